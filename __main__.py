@@ -1,0 +1,14 @@
+"""`python -m nasc`, and the entry point of the `nasc` command."""
+
+from __future__ import annotations
+
+
+def main() -> None:
+    """Run the command line."""
+    from .cli import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()
