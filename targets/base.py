@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -60,6 +60,18 @@ class Signature:
     shape: tuple[int | None, ...]
 
 
+class Bound(Protocol):
+    """A network with its inputs and outputs in place: what a latency meter times."""
+
+    def __call__(self) -> None:
+        """Run, and return when the outputs are there."""
+        ...
+
+    def outputs(self) -> list[Array]:
+        """The outputs of the last call."""
+        ...
+
+
 class Session(Protocol):
     """A network loaded on a target, ready to run."""
 
@@ -86,8 +98,8 @@ class Session(Protocol):
         """
         ...
 
-    def bind(self, inputs: Inputs) -> Callable[[], None]:
-        """A call that runs the network on these inputs into buffers made beforehand: what a latency meter times."""
+    def bind(self, inputs: Inputs) -> Bound:
+        """A call that runs the network on these inputs into buffers made beforehand."""
         ...
 
     def placement(self) -> Placement:
