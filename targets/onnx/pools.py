@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
@@ -63,12 +64,21 @@ def pooled(
 
 @emits("max_pool1d", "max_pool2d", "max_pool3d")
 def max_pool(writer: Writer, op: Op) -> None:
-    """The largest value of each window; padding never wins."""
-    rank = int(op.kind[-2])
-    window = window_of(writer, op, rank)
+    """The largest value of each window; padding never wins.
+
+    ONNX Runtime takes no padding of the length of the kernel, as dilated windows may ask for; that is padded before.
+    """
+    rank, format = int(op.kind[-2]), op.type.format
+    window, given = window_of(writer, op, rank), writer.real(op.inputs[0], format)
+    pads = window.pads
+    if any(pad >= k for pad, k in zip(pads, window.kernel * 2, strict=True)):
+        lead = (0,) * (writer.type(op.inputs[0]).rank - rank)
+        around = writer.integers(lead + pads[:rank] + lead + pads[rank:])
+        given = writer.node("Pad", [given, around, writer.number(-inf, format)], f"{op.name}/padded")
+        pads = (0,) * len(pads)
     pooled(
-        writer, op, "MaxPool", writer.real(op.inputs[0], op.type.format), rank, op.name,
-        kernel_shape=window.kernel, strides=window.stride, pads=window.pads, dilations=window.dilation,
+        writer, op, "MaxPool", given, rank, op.name,
+        kernel_shape=window.kernel, strides=window.stride, pads=pads, dilations=window.dilation,
     )  # fmt: skip
 
 

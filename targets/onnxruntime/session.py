@@ -17,6 +17,9 @@ from .library import REFUSALS, ort
 
 Provider = tuple[str, Mapping[str, Any]]
 
+SILENT, WARNINGS = 4, 2
+"""Severities of ONNX Runtime's log; what it prints while a session fails to start stands in the error as well."""
+
 DTYPES = {
     "float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16", "bool": "bool",
     "int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32", "int64": "int64",
@@ -51,7 +54,7 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
+        options.log_severity_level = SILENT
         self._optimized: bytes = b""
         self._kept = _external(options, model) if isinstance(model, Artifact) else []
         given = model.model if isinstance(model, Artifact) else model
@@ -198,12 +201,15 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
     providers: Sequence[Any] = (
         [provider] if provider[0] == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
     )
+    ort.set_default_logger_severity(SILENT)
     try:
         session = ort.InferenceSession(
             str(model) if isinstance(model, os.PathLike) else model, options, providers=providers
         )
     except REFUSALS as error:
         raise TargetError(f"ONNX Runtime refuses the model: {error}") from error
+    finally:
+        ort.set_default_logger_severity(WARNINGS)
     if provider[0] not in session.get_providers():
         raise TargetError(
             f"ONNX Runtime could not start {provider[0]}; it would have run on {', '.join(session.get_providers())}",
