@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -198,21 +198,26 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
     """
     if isinstance(model, os.PathLike) and not Path(model).is_file():
         raise TargetError(f"there is no model at {model}")
-    providers: Sequence[Any] = (
-        [provider] if provider[0] == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
-    )
-    ort.set_default_logger_severity(SILENT)
+    given = str(model) if isinstance(model, os.PathLike) else model
     try:
-        session = ort.InferenceSession(
-            str(model) if isinstance(model, os.PathLike) else model, options, providers=providers
-        )
+        if provider[0] == "CPUExecutionProvider":
+            session = ort.InferenceSession(given, options, providers=[provider])
+        else:
+            session = _on_device(given, options, provider)
     except REFUSALS as error:
         raise TargetError(f"ONNX Runtime refuses the model: {error}") from error
-    finally:
-        ort.set_default_logger_severity(WARNINGS)
     if provider[0] not in session.get_providers():
         raise TargetError(
             f"ONNX Runtime could not start {provider[0]}; it would have run on {', '.join(session.get_providers())}",
             mend="`nasc targets` says what this machine has.",
         )
     return session
+
+
+def _on_device(model: str | bytes, options: Any, provider: Provider) -> Any:
+    """A session on another provider than the CPU's, without what a provider that does not start prints."""
+    ort.set_default_logger_severity(SILENT)
+    try:
+        return ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"])
+    finally:
+        ort.set_default_logger_severity(WARNINGS)
