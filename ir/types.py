@@ -32,7 +32,7 @@ class Step:
     """The real value of one integer step of a quantized value, and the integer that means zero.
 
     Args:
-        value: the step of the whole tensor, a positive binary32 number; None: not known yet, or one per index of `axis`.
+        value: the step of the whole tensor, a positive binary32 number; None: unknown, or one per index of `axis`.
         zero: the integer that means the real number 0; None: not yet known.
         axis: there is one step per index of this axis, kept beside the weight's codes.
         known: whether `calibrate` has found it; an unknown step prints as `?`.
