@@ -16,7 +16,7 @@ from ..errors import NascError
 from ..formats import F32, FLOATS, Format
 from ..graph import Attribute, Op, canonical, is_axis
 from ..solver import Mismatch, Reason, Solver
-from ..types import Type
+from ..types import Encoding, Type
 
 REQUIRED = "required"
 """Default of an attribute that must be given."""
@@ -46,7 +46,7 @@ class Spec:
         attributes: names and defaults in canonical order.
         weight_axis: for layers, the axis of operand `weight` that is the layer's output.
         input_axis: for layers, the axis of operand `weight` along which it reads its input.
-        formats: gives the results' formats; by default the widest float format among the operands.
+        encoding: gives how the results are stored; by default in the widest float format among the operands.
     """
 
     kind: str
@@ -55,7 +55,7 @@ class Spec:
     attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     weight_axis: int | None = None
     input_axis: int | None = None
-    formats: Callable[[Site], Format] | None = None
+    encoding: Callable[[Site], Encoding] | None = None
 
     @property
     def is_layer(self) -> bool:
@@ -81,13 +81,13 @@ def op(
     *operands: str,
     weight_axis: int | None = None,
     input_axis: int | None = None,
-    formats: Callable[[Site], Format] | None = None,
+    encoding: Callable[[Site], Encoding] | None = None,
     **attributes: Attribute,
 ) -> Callable[[Callable[[Site], Sequence[Axes]]], Callable[[Site], Sequence[Axes]]]:
     """Declare an op kind; the decorated function is its rule."""
 
     def declare(rule: Callable[[Site], Sequence[Axes]]) -> Callable[[Site], Sequence[Axes]]:
-        SPECS[kind] = Spec(kind, operands, rule, attributes, weight_axis, input_axis, formats)
+        SPECS[kind] = Spec(kind, operands, rule, attributes, weight_axis, input_axis, encoding)
         return rule
 
     return declare
