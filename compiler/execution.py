@@ -46,7 +46,7 @@ class Frame:
         self.graph = graph
         self.batch = batch
         self.training = training
-        self.quantize = quantize or (lambda op, x: rounded(x, op.type))
+        self.quantize = quantize or _as_runtime
 
     def length(self, value: Attribute) -> int:
         """A size attribute as a number."""
@@ -165,6 +165,10 @@ def rounded(x: Tensor, type: Type) -> Tensor:
     return (codes - zero) * step
 
 
+def _as_runtime(op: Op, x: Tensor) -> Tensor:
+    return rounded(x, op.type)
+
+
 def known_step(step: Step | None, what: str) -> tuple[float, int]:
     """The step and zero of a quantized type.
 
@@ -224,7 +228,9 @@ def _batch_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 def _layer_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     x, *affine = inputs
     weight, bias = (*affine, None, None)[:2]
-    return F.layer_norm(x, frame.resolve(op.attribute("normalized_shape")), weight, bias, cast(float, op.attribute("eps", 1e-5)))
+    return F.layer_norm(
+        x, frame.resolve(op.attribute("normalized_shape")), weight, bias, cast(float, op.attribute("eps", 1e-5))
+    )
 
 
 @kernel("prelu")
@@ -234,8 +240,10 @@ def _prelu(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
     "relu": F.relu, "relu6": F.relu6, "leaky_relu": F.leaky_relu, "elu": F.elu, "selu": F.selu, "celu": F.celu,
-    "gelu": F.gelu, "silu": F.silu, "mish": F.mish, "sigmoid": torch.sigmoid, "tanh": torch.tanh, "hardtanh": F.hardtanh,
-    "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "softplus": F.softplus, "clamp": torch.clamp, "exp": torch.exp,
+    "gelu": F.gelu, "silu": F.silu, "mish": F.mish, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
+    "hardtanh": F.hardtanh,
+    "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "softplus": F.softplus, "clamp": torch.clamp,
+    "exp": torch.exp,
     "log": torch.log, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "neg": torch.neg, "abs": torch.abs, "erf": torch.erf,
     "reciprocal": torch.reciprocal,
 }  # fmt: skip
@@ -249,7 +257,8 @@ def _unary(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 
 _OPERATORS: dict[str, Callable[..., Tensor]] = {
     "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow, "maximum": torch.maximum,
-    "minimum": torch.minimum, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "gt": torch.gt, "ge": torch.ge,
+    "minimum": torch.minimum, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "gt": torch.gt,
+    "ge": torch.ge,
 }  # fmt: skip
 
 
@@ -258,7 +267,9 @@ def _binary(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     left, right = op.attribute("input"), op.attribute("other")
     operands: list[Any] = [*inputs]
     if left is not None:
-        operands.insert(0, left if op.kind == "pow" else torch.tensor(left, dtype=inputs[0].dtype, device=inputs[0].device))
+        operands.insert(
+            0, left if op.kind == "pow" else torch.tensor(left, dtype=inputs[0].dtype, device=inputs[0].device)
+        )
     if right is not None:
         operands.append(right)
     return _OPERATORS[op.kind](*operands)
@@ -294,9 +305,8 @@ def _reduce(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 @kernel(*(f"{k}_pool{n}d" for k in ("max", "avg") for n in (1, 2, 3)))
 def _pool(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     values = {n: frame.resolve(op.attribute(n, d)) for n, d in SPECS[op.kind].attributes.items()}
-    if op.kind == "avg_pool1d":
-        if values.pop("divisor_override") is not None:
-            raise ExecutionError(f"error: avg_pool1d %{op.name}: torch knows no divisor_override here")
+    if op.kind == "avg_pool1d" and values.pop("divisor_override") is not None:
+        raise ExecutionError(f"error: avg_pool1d %{op.name}: torch knows no divisor_override here")
     return getattr(F, op.kind)(inputs[0], **values)
 
 

@@ -2,6 +2,7 @@
 
 from .axes import Axes, Axis, Batch, Const, N, Product, Sum, Width, product, total, widths_in
 from .digest import graph_digest, structure_digest
+from .edit import reading, rebuilt, rewired, without_dead_code
 from .errors import NascError, UsageError
 from .formats import Format, format_named
 from .graph import STORED, Attribute, Graph, Input, Location, Op, fresh_name
@@ -58,11 +59,15 @@ __all__ = [
     "parse_axes",
     "parse_encoding",
     "product",
+    "reading",
+    "rebuilt",
     "retype",
+    "rewired",
     "structure_digest",
     "text",
     "total",
     "verify",
     "width_named",
     "widths_in",
+    "without_dead_code",
 ]

@@ -50,7 +50,8 @@ Converter = Callable[[Call], "Converted | None"]
 CONVERTERS: dict[str, Converter] = {}
 IDENTITIES = frozenset({
     "aten.dropout.default", "aten.feature_dropout.default", "aten.alpha_dropout.default", "aten.contiguous.default",
-    "aten.clone.default", "aten.detach.default", "aten.alias.default", "aten.detach_.default", "aten.lift_fresh_copy.default",
+    "aten.clone.default", "aten.detach.default", "aten.alias.default", "aten.detach_.default",
+    "aten.lift_fresh_copy.default",
 })  # fmt: skip
 """Ops that inference does not need: their value is their first operand."""
 
@@ -113,13 +114,15 @@ def _layer_norm(call: Call) -> Converted | None:
     if call["weight"] is None and call["bias"] is not None:
         return None
     shape = tuple(call["normalized_shape"])
-    return Converted("layer_norm", call.nodes("input", "weight", "bias"), {"normalized_shape": shape, "eps": call["eps"]})
+    return Converted(
+        "layer_norm", call.nodes("input", "weight", "bias"), {"normalized_shape": shape, "eps": call["eps"]}
+    )
 
 
 _UNARY = {
-    "relu": (), "relu6": (), "leaky_relu": ("negative_slope",), "selu": (), "gelu": ("approximate",), "silu": (), "mish": (),
-    "sigmoid": (), "tanh": (), "hardtanh": ("min_val", "max_val"), "hardswish": (), "hardsigmoid": (), "exp": (), "log": (),
-    "softplus": ("beta", "threshold"), "sqrt": (), "rsqrt": (), "neg": (), "abs": (), "erf": (), "reciprocal": (),
+    "relu": (), "relu6": (), "leaky_relu": ("negative_slope",), "selu": (), "gelu": ("approximate",), "silu": (),
+    "mish": (),     "sigmoid": (), "tanh": (), "hardtanh": ("min_val", "max_val"), "hardswish": (), "hardsigmoid": (), "exp": (),
+    "log": (),     "softplus": ("beta", "threshold"), "sqrt": (), "rsqrt": (), "neg": (), "abs": (), "erf": (), "reciprocal": (),
     "celu": ("alpha",), "clamp": ("min", "max"),
 }  # fmt: skip
 
@@ -256,4 +259,6 @@ def _avg_pool(call: Call) -> Converted:
 @convert(*(f"adaptive_avg_pool{n}d.default" for n in (1, 2, 3)))
 def _adaptive(call: Call) -> Converted:
     rank = int(call.name.split("pool")[1][0])
-    return Converted(f"adaptive_avg_pool{rank}d", call.nodes("self"), {"output_size": _spread(call["output_size"], rank)})
+    return Converted(
+        f"adaptive_avg_pool{rank}d", call.nodes("self"), {"output_size": _spread(call["output_size"], rank)}
+    )

@@ -114,7 +114,7 @@ def _place(error: BaseException) -> str:
     import traceback
 
     own = [f for f in traceback.extract_tb(error.__traceback__) if is_users(f.filename)]
-    return f"{os.path.relpath(own[-1].filename)}:{own[-1].lineno}: " if own else ""  # noqa: PTH109
+    return f"{os.path.relpath(own[-1].filename)}:{own[-1].lineno}: " if own else ""
 
 
 def is_users(filename: str) -> bool:

@@ -13,8 +13,24 @@ from torch import Tensor, fx, nn
 from torch.export.graph_signature import InputKind, OutputKind
 
 from ...ir import (
-    Attribute, Axis, Const, Format, Graph, Input, Location, N, NascError, Op, Type, attributes, format_named, fresh_name,
-    infer, product, verify,
+    Attribute,
+    Axis,
+    Const,
+    Format,
+    Graph,
+    Input,
+    Location,
+    N,
+    NascError,
+    Op,
+    Type,
+    attributes,
+    format_named,
+    fresh_name,
+    infer,
+    product,
+    verify,
+    without_dead_code,
 )  # fmt: skip
 from ..network import Network
 from ..weights import Recipe, Source, Store
@@ -74,19 +90,6 @@ def lower_program(traced: Traced, name: str) -> Network:
     return Network(inferred, Store({op.name: lowering.recipes[op.name] for op in inferred.stored}))
 
 
-def without_dead_code(graph: Graph) -> Graph:
-    """The graph without ops that no output needs."""
-    from dataclasses import replace
-
-    needed = set(graph.outputs)
-    kept: list[Op] = []
-    for op in reversed(graph.ops):
-        if needed.intersection(op.results):
-            kept.append(op)
-            needed.update(op.inputs)
-    return replace(graph, ops=tuple(reversed(kept)))
-
-
 @dataclass
 class _Lowering:
     """The state of one walk over an exported program."""
@@ -106,7 +109,9 @@ class _Lowering:
     def __post_init__(self) -> None:
         signature = self.traced.program.graph_signature
         self.specs = {s.arg.name: s for s in signature.input_specs if hasattr(s.arg, "name")}
-        self.users = [s.arg.name for s in signature.output_specs if s.kind == OutputKind.USER_OUTPUT and hasattr(s.arg, "name")]
+        self.users = [
+            s.arg.name for s in signature.output_specs if s.kind == OutputKind.USER_OUTPUT and hasattr(s.arg, "name")
+        ]
         self.taken |= {
             s.target for s in signature.input_specs if s.target and s.kind in (InputKind.PARAMETER, InputKind.BUFFER)
         }
@@ -192,7 +197,7 @@ class _Lowering:
         converter = CONVERTERS.get(target)
         converted = (converter(call) if converter else None) or self._raw(node, target)
         operands = tuple(self.value(n) for n in converted.operands)
-        results = [v for v in (value if isinstance(value, tuple | list) else (value,))]
+        results = list(value) if isinstance(value, tuple | list) else [value]
         if converted.kind == "batch_norm":
             results = results[:1]
         name = self._fresh(self._wanted(node, converted.kind))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..axes import Axes, Axis, Const, product
 from .base import REQUIRED, Fault, Site, op
+from .shapes import moved
 
 CHANNELS = "{input} has {left} channels, {weight} expects {right}"
 
@@ -114,7 +115,10 @@ def pool(site: Site, spatial: int) -> Sequence[Axes]:
 for _n in (1, 2, 3):
     _ones, _zeros = (1,) * _n, (0,) * _n
 
-    @op(f"max_pool{_n}d", "input", kernel_size=REQUIRED, stride=_ones, padding=_zeros, dilation=_ones, ceil_mode=False)
+    @op(
+        f"max_pool{_n}d", "input", encoding=moved, kernel_size=REQUIRED, stride=_ones, padding=_zeros, dilation=_ones,
+        ceil_mode=False,
+    )  # fmt: skip
     def max_pool(site: Site, spatial: int = _n) -> Sequence[Axes]:
         """The largest value of each window."""
         return pool(site, spatial)
