@@ -159,7 +159,13 @@ def space(network: Network) -> dict[str, Any]:
     for name, length in graph.widths:
         parameters = sum(counts[n] for n, found in touched.items() if name in found)
         widths.append(
-            {"name": name, "size": length, "layers": list(named[name]), "parameters": parameters, "share": parameters / total}
+            {
+                "name": name,
+                "size": length,
+                "layers": list(named[name]),
+                "parameters": parameters,
+                "share": parameters / total,
+            }
         )
     frozen = [
         {
@@ -202,7 +208,9 @@ def export(
     """
     from .targets import target_named
 
-    artifact = target_named(target).emit(network.graph, network.weights, {"nasc.digest": network.key, **(metadata or {})})
+    artifact = target_named(target).emit(
+        network.graph, network.weights, {"nasc.digest": network.key, **(metadata or {})}
+    )
     artifact.save(path)
     return artifact
 

@@ -1,4 +1,4 @@
-"""The `nasc` command: a thin skin over the Python interface. Nothing here computes; heavy imports wait for their command."""
+"""The `nasc` command: a thin skin over the Python interface. Heavy imports wait for the command that needs them."""
 
 from __future__ import annotations
 

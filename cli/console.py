@@ -24,7 +24,9 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()
+) -> None:
     """A table to standard output.
 
     Args:

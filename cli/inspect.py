@@ -11,10 +11,14 @@ from .app import app
 from .console import note, print_json, print_table, print_text
 
 Model = Annotated[
-    str, typer.Argument(metavar="MODEL", help="A model file (model.py), a lowered network (m.nasc), or package.module:attribute.")
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model file (model.py), a lowered network (m.nasc), or package.module:attribute."
+    ),
 ]
 InputShape = Annotated[
-    str | None, typer.Option("--input", metavar="1x3x224x224", help="Shape of the example input, for package.module:attribute.")
+    str | None,
+    typer.Option("--input", metavar="1x3x224x224", help="Shape of the example input, for package.module:attribute."),
 ]
 
 

@@ -15,13 +15,20 @@ from .inspect import InputShape, Model
 @app.command()
 def opt(
     model: Model,
-    passes: Annotated[str, typer.Option("--passes", metavar="PIPELINE", help="Passes, as in 'resize{fc1=24} | cleanup'.")] = "",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write text and weights instead of printing.")] = None,
-    data: Annotated[str | None, typer.Option("--data", metavar="MODEL", help="Model file whose data passes may use.")] = None,
+    passes: Annotated[
+        str, typer.Option("--passes", metavar="PIPELINE", help="Passes, as in 'resize{fc1=24} | cleanup'.")
+    ] = "",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write text and weights instead of printing.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="MODEL", help="Model file whose data passes may use.")
+    ] = None,
     input: InputShape = None,
     seed: Annotated[int, typer.Option(help="Seed for passes that draw at random.")] = 0,
     dump_ir_after_all: Annotated[
-        Path | None, typer.Option("--dump-ir-after-all", metavar="DIR", help="Write the network's text after every pass.")
+        Path | None,
+        typer.Option("--dump-ir-after-all", metavar="DIR", help="Write the network's text after every pass."),
     ] = None,
     timing: Annotated[bool, typer.Option("--timing", help="Print how long each pass took.")] = False,
 ) -> None:
@@ -29,7 +36,9 @@ def opt(
     from .. import api
 
     network = api.load_network(model, input=input)
-    trace = api.rewrite(network, passes, data=data or (model if model.endswith(".py") else None), seed=seed, dump=dump_ir_after_all)
+    trace = api.rewrite(
+        network, passes, data=data or (model if model.endswith(".py") else None), seed=seed, dump=dump_ir_after_all
+    )
     if output is None:
         print_text(str(trace.network.graph))
     else:
