@@ -104,7 +104,7 @@ def interval(found: Any, show: Any) -> str:
 
 
 def example_arrays(signatures: Sequence[Signature], batch: int, seed: int = 0) -> list[Array]:
-    """Inputs to time a network with: standard normal numbers, zeros for integers; values do not change dense kernels."""
+    """Inputs to time a network with: standard normal numbers, zeros for integers; dense kernels do not care."""
     random = np.random.default_rng(seed)
     arrays: list[Array] = []
     for entry in signatures:
