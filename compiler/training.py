@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import math
@@ -159,7 +160,6 @@ class TrainedCheckpoint:
 
     task: Task
     path: Path
-    digest: str
     result: TrainingResult | None
 
 
@@ -170,7 +170,8 @@ def trained_checkpoint(
 
     Kept files are named by content: code and initial weights of the network, training and (with patience) validation
     data, loss and settings. So nothing stale is ever loaded, and a second process waits for the first and loads its
-    file. The same task gives the same bits on one machine with one number of threads.
+    file. The same task gives the same bits on one machine with one number of threads. The task given is not changed;
+    one whose checkpoint is there comes back as it is.
 
     Args:
         task: its file names `training` settings, `train_data` and a checkpoint that is not there.
@@ -181,25 +182,31 @@ def trained_checkpoint(
         UsageError: the task has no training settings or no training data.
         NascError: training failed, the place cannot be written, or the kept file is damaged.
     """
+    if task.checkpoint is not None and not task.untrained:
+        return TrainedCheckpoint(task, task.checkpoint, None)
     if task.training is None:
         raise UsageError(f"{task.source} names no `training` settings", mend='Write training = {"epochs": 20} in it.')
-    settings, data = task.training, task.required("train")
-    validation = task.data("validation")
-    key = _training_key(task, settings)
-    path = (cache_dir or cache_folder(task)) / f"{task.name}-{key[:16]}.safetensors"
-    if path.is_file():
-        load_weights(task.model, read_checkpoint(path), str(path))
-        return TrainedCheckpoint(replace(task, checkpoint=path, untrained=False), path, key, None)
+    path = (cache_dir or cache_folder(task)) / f"{task.name}-{_training_key(task, task.training)[:16]}.safetensors"
     make_folder(path.parent)
+    model, result = copy.deepcopy(task.model), None
     with FileLock(path.with_suffix(".lock")):
         if path.is_file():
-            return trained_checkpoint(task, path.parent, progress)
-        with task.importing():
-            result = train(task.model, data, settings, loss=task.loss, validation=validation, progress=progress)
-        weights = {name: held.detach().cpu().contiguous().clone() for name, held in task.model.state_dict().items()}
-        about = {"key": key, "training": settings.text(), "kept_epoch": result.kept_epoch, "ended": result.ended}
-        write_atomically(path, save(weights, {"nasc": json.dumps(about, sort_keys=True)}))
-    return TrainedCheckpoint(replace(task, checkpoint=path, untrained=False), path, key, result)
+            load_weights(model, read_checkpoint(path), str(path))
+        else:
+            result = _train_and_keep(task, task.training, model, path, progress)
+    return TrainedCheckpoint(replace(task, model=model, checkpoint=path, untrained=False), path, result)
+
+
+def _train_and_keep(
+    task: Task, settings: TrainingSettings, model: nn.Module, path: Path, progress: Callable[[Epoch], None] | None
+) -> TrainingResult:
+    data, validation = task.required("train"), task.data("validation")
+    with task.importing():
+        result = train(model, data, settings, loss=task.loss, validation=validation, progress=progress)
+    weights = {name: held.detach().cpu().clone().contiguous() for name, held in model.state_dict().items()}
+    about = {"training": settings.text(), "kept_epoch": result.kept_epoch, "ended": result.ended}
+    write_atomically(path, save(weights, {"nasc": json.dumps(about, sort_keys=True)}))
+    return result
 
 
 def cache_folder(task: Task) -> Path:

@@ -137,12 +137,13 @@ def _values(module: ModuleType, place: str) -> dict[str, Any]:
     values = {name: defined[name] for name in NAMES if defined.get(name) is not None}
     absent = [name for name in NAMES if name not in values]
     for name, value in defined.items():
-        for ours in absent:
-            if name not in NAMES and _close(name, ours, value) and _could_be(ours, value):
-                raise UsageError(
-                    f"{place}: defines `{name}`, which nasc does not read: did you mean `{ours}`?",
-                    mend=f"Rename it, or begin it with an underscore if it is your own. Write: {WHAT_TO_WRITE[ours]}",
-                )
+        likely = [ours for ours in absent if name not in NAMES and _could_be(ours, value)]
+        meant = max(likely, key=lambda ours: _likeness(name, ours), default=None)
+        if meant is not None and _likeness(name, meant) >= (0.8 if _is_function(value) else 0.7):
+            raise UsageError(
+                f"{place}: defines `{name}`, which nasc does not read: did you mean `{meant}`?",
+                mend=f"Rename it, or begin it with an underscore if it is your own. Write: {WHAT_TO_WRITE[meant]}",
+            )
     if "model" not in values:
         modules = [name for name, value in defined.items() if _could_be("model", value)]
         found = f" (it has {', '.join(modules[:3])})" if modules else ""
@@ -150,9 +151,13 @@ def _values(module: ModuleType, place: str) -> dict[str, Any]:
     return values
 
 
-def _close(name: str, ours: str, value: object) -> bool:
-    least = 0.8 if callable(value) and not isinstance(value, nn.Module) else 0.7
-    return difflib.SequenceMatcher(None, name.lower(), ours).ratio() >= least
+_SHORT = {"val": "validation", "valid": "validation", "calib": "calibration", "set": "data", "dataset": "data"}
+
+
+def _likeness(name: str, ours: str) -> float:
+    """How alike a name and one of ours are, from 0 to 1; usual short forms count as what they stand for."""
+    words = "_".join(_SHORT.get(word, word) for word in name.lower().split("_"))
+    return difflib.SequenceMatcher(None, words, ours).ratio()
 
 
 def _could_be(ours: str, value: object) -> bool:

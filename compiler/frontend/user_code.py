@@ -10,6 +10,7 @@ import sys
 import traceback
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from threading import RLock
 from types import ModuleType
@@ -97,8 +98,10 @@ def execute(path: Path, surroundings: Surroundings) -> ModuleType:
         text = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{shown(path)}: cannot be read: {error.strerror}") from error
-    module = ModuleType(f"_nasc_model_file_{next(_numbers)}_{path.stem}")
-    module.__file__ = str(path)
+    spec = spec_from_file_location(f"_nasc_model_file_{next(_numbers)}_{path.stem}", path)
+    if spec is None:
+        raise UsageError(f"{shown(path)}: Python does not know how to import it; expected a .py file")
+    module = module_from_spec(spec)
     with blaming(path.name, surroundings):
         code = compile(text, str(path), "exec", dont_inherit=True)
         sys.modules[module.__name__] = module  # dataclasses and type hints look their module up there
