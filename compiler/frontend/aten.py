@@ -120,10 +120,10 @@ def _layer_norm(call: Call) -> Converted | None:
 
 
 _UNARY = {
-    "relu": (), "relu6": (), "leaky_relu": ("negative_slope",), "selu": (), "gelu": ("approximate",), "silu": (),
-    "mish": (),     "sigmoid": (), "tanh": (), "hardtanh": ("min_val", "max_val"), "hardswish": (), "hardsigmoid": (), "exp": (),
-    "log": (),     "softplus": ("beta", "threshold"), "sqrt": (), "rsqrt": (), "neg": (), "abs": (), "erf": (), "reciprocal": (),
-    "celu": ("alpha",), "clamp": ("min", "max"),
+    "relu": (), "relu6": (), "selu": (), "silu": (), "mish": (), "sigmoid": (), "tanh": (), "hardswish": (), "erf": (),
+    "hardsigmoid": (), "exp": (), "log": (), "sqrt": (), "rsqrt": (), "neg": (), "abs": (), "reciprocal": (),
+    "leaky_relu": ("negative_slope",), "gelu": ("approximate",), "hardtanh": ("min_val", "max_val"), "celu": ("alpha",),
+    "softplus": ("beta", "threshold"), "clamp": ("min", "max"),
 }  # fmt: skip
 
 

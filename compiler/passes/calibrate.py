@@ -59,15 +59,19 @@ class Calibrate(Pass):
         steps: dict[str, Step] = {}
         for op in graph.stored:
             if op.type.step is not None and not isinstance(recipes[op.name], Rounded):
-                recipes[op.name] = rounded = self.rounded(recipes[op.name], op)
+                key = ("rounded", recipes[op.name].key, op.type.encoding, self.method)
+                rounded = context.memo.get(key) or self.rounded(recipes[op.name], op)
+                recipes[op.name] = context.memo[key] = rounded
                 steps[op.name] = op.type.step if op.type.step.known else _known(op.type.step, rounded)
         unknown = [
             op for op in graph.ops if op.kind == "quantize" and op.type.step is not None and not op.type.step.known
         ]
         if unknown:
-            seen = observed(network, {op.inputs[0] for op in unknown}, self.samples, context)
+            key, seen = observed(network, {op.inputs[0] for op in unknown}, self.samples, context)
             for op in unknown:
-                steps[op.name] = self.input_step(seen[op.inputs[0]], op)
+                asked = ("step", key, op.inputs[0], op.type.encoding, self)
+                steps[op.name] = context.memo.get(asked) or self.input_step(seen[op.inputs[0]], op)
+                context.memo[asked] = steps[op.name]
         if not steps:
             return network
         ops = [op.with_type(replace(op.type, step=steps[op.name])) if op.name in steps else op for op in graph.ops]
@@ -180,8 +184,9 @@ def best_range(values: Tensor, low: float, high: float, format: Format, power_of
     return best
 
 
-def observed(network: Network, names: set[str], samples: int, context: Context) -> dict[str, Tensor]:
-    """The values that the real-numbered network takes on the calibration data, at most `KEPT` each; 1-d.
+def observed(network: Network, names: set[str], samples: int, context: Context) -> tuple[str, dict[str, Tensor]]:
+    """The values that the real-numbered network takes on the calibration data, at most `KEPT` each, 1-d; and a digest
+    of all they depend on.
 
     The runs are remembered by source weights, so that candidates which differ in bits only pay for them once.
     """
@@ -201,7 +206,7 @@ def observed(network: Network, names: set[str], samples: int, context: Context) 
             for batch in batches:
                 run(network.graph, values, batch, quantize=lambda op, x: x, observe=observe)
         memo.update({name: torch.cat(parts) for name, parts in found.items()})
-    return {name: memo[name] for name in names}
+    return key, {name: memo[name] for name in names}
 
 
 def thinned(values: Tensor, limit: int) -> Tensor:

@@ -17,7 +17,7 @@ from .base import Context, Pass, register
 @register("cleanup")
 @dataclass(frozen=True)
 class Cleanup(Pass):
-    """Dead code goes, ops that read only buffers become buffers, equal ops and a reshape to the same shape one value."""
+    """Dead code goes, ops that read only buffers become buffers, equal ops become one."""
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
