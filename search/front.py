@@ -1,0 +1,185 @@
+"""Which candidates are worth keeping: the Pareto front with its intervals, and the rule that names the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from .figures import Figure, Figures, Metric, clearly_better, pessimistic, pessimistic_difference
+from .objectives import Constraint, Objective, is_scalar, values
+
+SAME = 0.02
+"""Relative difference in time up to which two networks count as equally fast."""
+
+
+class Point(Protocol):
+    """A candidate that was evaluated: its number and what is known of it."""
+
+    @property
+    def number(self) -> int: ...
+    @property
+    def figures(self) -> Figures: ...
+
+
+@dataclass(frozen=True)
+class Member:
+    """A candidate on the front.
+
+    Args:
+        number: the trial's.
+        ties: trials that are better at nothing by more than chance explains, and at nothing clearly worse; the front
+            shows one for all of them.
+    """
+
+    number: int
+    ties: tuple[int, ...] = ()
+
+
+def dominates(a: Figures, b: Figures, objectives: Sequence[Objective], confidence: float) -> bool:
+    """Whether `a` is clearly better than `b` at something, and `b` not clearly better than `a` at anything."""
+    return _better(a, b, objectives, confidence) and not _better(b, a, objectives, confidence)
+
+
+def _better(a: Figures, b: Figures, objectives: Sequence[Objective], confidence: float) -> bool:
+    return any(clearly_better(a[o.metric.name], b[o.metric.name], o.direction, confidence) for o in objectives)
+
+
+def pareto(points: Iterable[Point], objectives: Sequence[Objective], confidence: float) -> tuple[Member, ...]:
+    """The front: candidates that no other one dominates, by the first objective's value.
+
+    An advantage counts only where it is larger than its interval. Candidates with no clear difference at all are one
+    member, named after the one with the better values; the others are its `ties`. Since clearly-better-than is not
+    transitive, candidates are taken in order of their values, best first, and compared with what is kept.
+
+    Args:
+        points: evaluated candidates; those that lack an objective are left out.
+        objectives: at least one.
+        confidence: of one-sided comparisons.
+    """
+    names = [o.metric.name for o in objectives]
+    known = [p for p in points if all(name in p.figures for name in names)]
+    kept: dict[int, tuple[Point, list[int]]] = {}
+    for point in sorted(known, key=lambda p: (*_signed(p.figures, objectives), p.number)):
+        if any(dominates(other.figures, point.figures, objectives, confidence) for other, _ in kept.values()):
+            continue
+        equal = [
+            number
+            for number, (other, _) in kept.items()
+            if not _better(other.figures, point.figures, objectives, confidence)
+            and not _better(point.figures, other.figures, objectives, confidence)
+        ]
+        if equal:
+            kept[equal[0]][1].append(point.number)
+            continue
+        for number, (other, _) in list(kept.items()):
+            if dominates(point.figures, other.figures, objectives, confidence):
+                del kept[number]
+        kept[point.number] = (point, [])
+    return tuple(Member(number, tuple(ties)) for number, (_, ties) in kept.items())
+
+
+def _signed(figures: Figures, objectives: Sequence[Objective]) -> list[float]:
+    """The values with the sign at which small is good."""
+    return [figures[o.metric.name].value * (-1 if o.direction == "max" else 1) for o in objectives]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How the winner is chosen.
+
+    Args:
+        quality: the quality metric it looks at; None where no quality is among the objectives.
+        tolerance: how much of it may be lost.
+        objectives: the search's.
+        decide: what decides among those that are good enough, in this order; the smallest wins.
+        watch_latency: whether networks that are slower than the fastest of them are out.
+        confidence: of one-sided bounds.
+        constraints: what every winner must keep.
+    """
+
+    quality: Metric | None
+    tolerance: Constraint | None
+    objectives: tuple[Objective, ...]
+    decide: tuple[Metric, ...]
+    watch_latency: bool
+    confidence: float
+    constraints: tuple[Constraint, ...] = field(default=())
+
+    def __str__(self) -> str:
+        """The rule as a sentence."""
+        if is_scalar(self.objectives):
+            return "the feasible network with the largest weighted sum of the objectives"
+        if self.quality is None:
+            return f"the feasible network with the best {self.objectives[0].metric.label}"
+        if len(self.objectives) == 1 and self.objectives[0].metric.is_quality:
+            return f"the feasible network with the best {self.quality.label}"
+        slow = ", not slower than the fastest of them," if self.watch_latency else ""
+        return f"of the networks with {self.tolerance} (at its lower bound){slow} the one with the fewest " + (
+            " then ".join(metric.label for metric in self.decide)
+        )
+
+    def ranked(self, points: Iterable[Point], baseline: Figures, *, strict: bool) -> list[Point]:
+        """The candidates that may win, best first.
+
+        Args:
+            points: evaluated candidates that keep the constraints.
+            baseline: the baseline's figures.
+            strict: whether quality counts at its lower bound, or as estimated (where a second look follows).
+        """
+        names = [o.metric.name for o in self.objectives]
+        known = [p for p in points if all(name in p.figures for name in names)]
+        if is_scalar(self.objectives):
+            return sorted(known, key=lambda p: (-values(self.objectives, p.figures, baseline)[0], p.number))
+        if self.quality is None or (len(self.objectives) == 1 and self.objectives[0].metric.is_quality):
+            return sorted(known, key=lambda p: (*_signed(p.figures, self.objectives), p.number))
+        good = [p for p in known if self.keeps_quality(p.figures, baseline, strict=strict)]
+        if self.watch_latency:
+            good = [p for p in good if not _slower_than_fastest(p, good)]
+        return sorted(good, key=lambda p: (*(p.figures[m.name].value for m in self.decide), p.number))
+
+    def keeps_quality(self, figures: Figures, baseline: Figures, *, strict: bool = True) -> bool:
+        """Whether a network loses no more quality than is tolerated."""
+        if self.quality is None or self.tolerance is None:
+            return True
+        name = self.quality.name
+        confidence = self.confidence if strict else 0.5
+        return self.tolerance.violation(_central(figures[name], strict), baseline[name], confidence) <= 0
+
+    def best_quality(self, points: Iterable[Point], baseline: Figures) -> list[Point]:
+        """The candidates by quality at its lower bound: what is left to offer where none is within the tolerance."""
+        assert self.quality is not None
+        name, direction = self.quality.name, self.quality.direction
+        sign = -1.0 if direction == "max" else 1.0
+
+        def worst(point: Point) -> float:
+            return sign * pessimistic_difference(point.figures[name], baseline[name], direction, self.confidence)
+
+        return sorted((p for p in points if name in p.figures), key=lambda p: (worst(p), p.number))
+
+
+def _central(figure: Figure, strict: bool) -> Figure:
+    """The figure without its interval, unless it counts."""
+    from dataclasses import replace
+
+    return figure if strict else replace(figure, low=None, high=None)
+
+
+def _slower_than_fastest(point: Point, among: Sequence[Point]) -> bool:
+    """Whether a network is slower than the fastest of some, by more than its interval and more than `SAME`."""
+    timed = [p.figures["latency"] for p in among if "latency" in p.figures]
+    mine = point.figures.get("latency")
+    if mine is None or not timed:
+        return False
+    fastest = min(timed, key=_time)
+    return clearly_better(fastest, mine, "min", 0.95) and _time(mine) > (1 + SAME) * _time(fastest)
+
+
+def _time(figure: Figure) -> float:
+    """Latency over the baseline's where that was measured in pairs, else latency."""
+    return figure.value if figure.ratio is None else figure.ratio
+
+
+def optimistic(figure: Figure, metric: Metric) -> float:
+    """The better end of a figure's interval."""
+    return pessimistic(figure, "min" if metric.direction == "max" else "max")
