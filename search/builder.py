@@ -27,7 +27,7 @@ from .protocols import Report
 SHARED = "cleanup | fold-batch-norm | merge-linear"
 """The passes that every candidate goes through: the space is made of the layers that they leave."""
 HELD_OUT = 5
-"""One in so many training samples is kept from the candidates' training and calibration, to confirm the finalists on."""
+"""One in so many training samples is kept from the candidates' training, to confirm the finalists on."""
 MOST_HELD_OUT = 10_000
 SLOWER = 0.25
 """Learning rate of fine-tuning over that of the model file's training: the weights are near their goal already."""
@@ -150,7 +150,7 @@ class TaskBuilder:
 
     @cached_property
     def confirmation(self) -> Rows | None:
-        """Training samples that no candidate trains on or is calibrated with; None where there are none to spare.
+        """Training samples that no candidate trains on; None where there are none to spare.
 
         The source network has seen them, so they show a candidate's loss too large rather than too small.
         """
