@@ -6,9 +6,9 @@ import numpy as np
 
 from ...ir import NascError, Op, Type
 from ...ir.formats import F32
-from .clamps import bounds_before
+from .clamps import code_bounds
 from .elements import Array, element, stored
-from .registry import emits
+from .registry import EmissionError, emits
 from .writer import Writer
 
 
@@ -22,14 +22,31 @@ def quantize(writer: Writer, op: Op) -> None:
     type = op.type
     step, zero = step_and_zero(writer, op.name, type)
     axis = {} if type.step is None or type.step.axis is None else {"axis": type.step.axis}
-    inputs = [writer.real(op.inputs[0]), step, zero]
-    low, high = bounds_before(writer.graph, op, writer.folded)
+    given = writer.real(op.inputs[0])
+    low, high = code_bounds(writer.graph, op, writer.folded)
     held = np.iinfo(element(type.format)[1])
     if (low, high) == (held.min, held.max):
-        writer.node("QuantizeLinear", inputs, op.name, **axis)
+        writer.node("QuantizeLinear", [given, step, zero], op.name, **axis)
         return
-    wide = writer.node("QuantizeLinear", inputs, f"{op.name}/wide", **axis)
+    if type.format.bits > 8 or not writer.style.clip_codes:
+        given = writer.node("Clip", [given, *real_bounds(writer, op)], f"{op.name}/clipped")
+        writer.node("QuantizeLinear", [given, step, zero], op.name, **axis)
+        return
+    wide = writer.node("QuantizeLinear", [given, step, zero], f"{op.name}/wide", **axis)
     writer.node("Clip", [wide, code(writer, type, low), code(writer, type, high)], op.name)
+
+
+def real_bounds(writer: Writer, op: Op) -> list[str]:
+    """The numbers that the extreme codes of a quantize stand for; ONNX Runtime has no Clip of 16-bit codes.
+
+    Raises:
+        EmissionError: one step per index of an axis, for which there is no Clip of numbers either.
+    """
+    type, step = op.type, op.type.step
+    if step is None or step.value is None:
+        raise EmissionError(op, f"a step per index and {type.format.bits} bits: ONNX cannot bound such codes")
+    codes = (type.format.low, type.format.high)
+    return [writer.number(step.value * (c - (step.zero or 0))) for c in codes]
 
 
 @emits("cast")

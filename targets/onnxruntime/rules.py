@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ...ir import Graph, Op, Type
+from ...ir import Graph, Op
 from ...ir.layers import layers, operand
-from ..onnx.clamps import CLAMPS, MOVES, folded
+from ..onnx.clamps import CLAMPS, MOVES, folded, source
 from ..plan import LayerPlan, Need, Plan
 
 ISLANDS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
@@ -70,15 +70,6 @@ def operands_in_float(graph: Graph, layer: Op) -> str:
     if weight not in {op.name for op in graph.stored}:
         return f"its weight %{weight} is computed, integer kernels take stored ones"
     return ""
-
-
-def source(graph: Graph, name: str) -> Type:
-    """The type of a value, or of the quantized one that it merely rearranges."""
-    type = graph.types[name]
-    op = graph.producers.get(name)
-    if type.step is None and op is not None and op.kind in MOVES:
-        return source(graph, op.inputs[0])
-    return type
 
 
 def bias_needs(graph: Graph, layer: Op) -> list[Need]:
