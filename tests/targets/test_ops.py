@@ -13,10 +13,8 @@ from . import reference
 from .conftest import Dictionary, graph_of, lengths, random_weights
 
 
-
 def unary(line: str, shape: str = "N, 6") -> str:
     return f"graph @t(%x: f32[{shape}]) {{\n  %y: f32[{shape}] = {line}\n  return %y\n}}"
-
 
 
 UNARY = [
