@@ -9,8 +9,8 @@ import numpy as np
 
 from ...ir import Op
 from .elements import element
-from .registry import EmissionError, emits
 from .quantize import step_and_zero
+from .registry import EmissionError, emits
 from .writer import Writer
 
 
