@@ -64,7 +64,7 @@ class Watch(Observer):
         self.opening = opening
         goals = ", ".join(map(str, opening.objectives))
         self.console.print(
-            f"searching {opening.space.size:,} configurations with {opening.strategy}, {opening.trials} trials: {goals}",
+            f"searching {opening.space.size:,} configurations with {opening.strategy} for {goals}",
             highlight=False,
         )
         for text in opening.notices:

@@ -59,7 +59,7 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
 
     Args:
         graph: a graph whose result types may be out of date.
-        before: a valid graph that it was made from; ops that stand in both and read values of the same types keep theirs.
+        before: a valid graph that it was made from: ops that stand in both and read the same types keep theirs.
 
     Raises:
         InvalidGraph: an op breaks its rule.
@@ -120,9 +120,8 @@ def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, t
     if missing := [n for n in op.inputs if n not in known]:
         return [report(op, Fault(f"it reads %{n}, which nothing before it defines", n)) for n in missing]
     faults = [report(op, Fault(f"%{n} is defined twice")) for n in op.results if n in known]
-    if not typed and any(
-        w not in sizes or sizes[w] < 1 for n in op.inputs for a in known[n].axes for w in widths_in(a)
-    ):
+    widths = set[str]() if typed else {w for n in op.inputs for axis in known[n].axes for w in widths_in(axis)}
+    if any(sizes.get(width, 0) < 1 for width in widths):
         return faults
     if op.kind in STORED:
         return faults + (

@@ -74,17 +74,21 @@ class TaskBuilder:
     seed: int
     assess: Callable[[Callable[..., Any]], Figures]
 
-    @cached_property
+    @property
     def digest(self) -> str:
         """See `Builder.digest`."""
         splits = [f"{split}={self.task.data_digest(split)}" for split in sorted(self.task.splits) if split != "test"]
         lines = [self.network.key, *splits, str(self.training), str(self.seed)]
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
-    @cached_property
+    @property
     def graph(self) -> Graph:
         """See `Builder.graph`."""
-        return self.network.apply(SHARED).graph
+        return self._shared.graph
+
+    @cached_property
+    def _shared(self) -> Network:
+        return self.network.apply(SHARED)
 
     @cached_property
     def context(self) -> Context:

@@ -70,7 +70,7 @@ class TaskJudge:
         data = self.task.data("validation")
         return data is not None and next(data.batches(1))[1] is not None
 
-    @cached_property
+    @property
     def metrics(self) -> Sequence[Metric]:
         """See `Judge.metrics`."""
         quality = self.baseline("validation")
@@ -78,7 +78,7 @@ class TaskJudge:
         costs = [m for m in METRICS.values() if not m.is_quality]
         return [*own, *costs]
 
-    @cached_property
+    @property
     def splits(self) -> frozenset[Split]:
         """See `Judge.splits`."""
         found: set[Split] = {"validation"}
@@ -88,7 +88,7 @@ class TaskJudge:
             found.add("test")
         return frozenset(found)
 
-    @cached_property
+    @property
     def unavailable(self) -> Mapping[str, str]:
         """See `Judge.unavailable`."""
         try:

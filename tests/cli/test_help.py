@@ -51,6 +51,7 @@ def test_the_check_sees_a_heavy_library():
 
 
 def test_importing_nasc_costs_nothing():
-    script = "import sys, nasc; print([n for n in sys.modules if n.split('.')[0] in {*%r, 'typer', 'rich'}])" % (HEAVY,)
+    heavy = (*HEAVY, "typer", "rich")
+    script = f"import sys, nasc; print([n for n in sys.modules if n.split('.')[0] in {heavy!r}])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
