@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -12,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..ir import Graph, NascError, Op, UsageError, graph_digest, parse, text, verify
+from ..ir import Graph, NascError, Op, UsageError, graph_digest, parse, verify
+from ..ir.files import write_atomically, write_text
 from .network import Network
 from .weights import Recipe, Rounded, Source, Store, along, check_shape, container
 
@@ -20,34 +18,6 @@ STEPS = ".steps"
 """Suffix of the entry that holds a tensor's steps."""
 REAL = ".real"
 """Suffix of the entry that holds the real numbers of a value whose step is not known yet."""
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a file beside `path`, then put it in its place: a reader sees the old file or the new one.
-
-    Raises:
-        UsageError: the folder cannot be written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: error: cannot write: {error.strerror}", mend="Choose another output path."
-        ) from error
-    try:
-        write(Path(temporary))
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except OSError as error:
-        raise UsageError(
-            f"{path}: error: cannot write: {error.strerror}", mend="Choose another output path."
-        ) from error
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def save(network: Network, path: Path) -> None:
@@ -66,11 +36,7 @@ def save(network: Network, path: Path) -> None:
             tensors[op.name + STEPS] = recipe.steps.contiguous()
     digest = {"nasc": graph_digest(network.graph)}
     write_atomically(path.with_suffix(".safetensors"), lambda p: save_file(tensors, p, metadata=digest))
-    write_atomically(path, lambda p: _write_text(p, text(network.graph)))
-
-
-def _write_text(path: Path, content: str) -> None:
-    path.write_text(content, encoding="utf-8")
+    write_text(path, str(network.graph))
 
 
 def load_graph(path: Path) -> Graph:
