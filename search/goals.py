@@ -103,7 +103,7 @@ def _cost(judge: Judge[Any]) -> tuple[Metric, tuple[str, ...]]:
     if reason := judge.unavailable.get("latency"):
         return bits, (f"latency cannot be measured ({reason}); bit operations take its place",)
     if reason := judge.overhead_bound():
-        return bits, (f"{reason} Bit operations take latency's place as objective.",)
+        return bits, (f"{reason.rstrip('.')}; bit operations take latency's place as objective",)
     return METRICS["latency"], ()
 
 

@@ -138,6 +138,54 @@ class Result:
             rows.append(self._row("best", self.best.figures, self.best.pipeline, self.best.number))
         return rows
 
+    def table(self) -> tuple[list[str], list[list[str]]]:
+        """The front as columns and rows of texts."""
+        rows = self.rows()
+        return list(rows[0]), [list(row.values()) for row in rows]
+
+    def summary(self) -> list[str]:
+        """What was found, in a few sentences: for people, after the table."""
+        best, quality = self.best, self.quality
+        lines = [f"the winner is trial {best.number}: {self.rule}"]
+        base, ours = self.baseline.test or self.baseline.figures, best.test or best.figures
+        where = "test" if best.test else "validation"
+        if quality.name in ours and quality.name in base:
+            text = figure_text(quality, ours, base)
+            lines.append(
+                f"{quality.label} on {where} samples: {text}, source {value_text(quality, base[quality.name].value)}"
+            )
+        costs = [m for m in self.metrics.values() if m.name in ("bit_operations", "size", "latency", "energy")]
+        known = [m for m in costs if m.name in best.figures and m.name in self.baseline.figures]
+        lines += [
+            f"{m.label}: {figure_text(m, best.figures, self.baseline.figures)}, "
+            f"source {value_text(m, self.baseline.figures[m.name].value)}"
+            for m in known
+        ]
+        if self.reference is not None and "bit_operations" in best.figures:
+            bits = self.reference.figures["bit_operations"].value / best.figures["bit_operations"].value
+            lines.append(f"against uniform 8 bits: {times_text(bits)} bit operations")
+        lines += list(self.notices)
+        return [*lines, f"again: {self.command}"]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON: what `front.json` holds, and the winner."""
+        from .output import entry, front
+
+        return {
+            **front(self),
+            "folder": str(self.folder),
+            "winner": entry(self.best).model_dump(),
+            "source": entry(self.baseline).model_dump(),
+            "uniform_8_bits": None if self.reference is None else entry(self.reference).model_dump(),
+            "confirmation": {name: figure.as_dict() for name, figure in self.confirmation.items()},
+            "deployed_test": {name: figure.as_dict() for name, figure in self.deployed.quality.items()},
+            "check": dict(self.deployed.check),
+            "notices": list(self.notices),
+            "trials": len(self.trials),
+            "paid": self.paid,
+            "command": self.command,
+        }
+
     def _row(self, name: str, figures: Figures, pipeline: str, number: int | None) -> dict[str, str]:
         row = {"trial": "" if number is None else str(number), "network": name}
         for metric in self.columns:
