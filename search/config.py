@@ -74,7 +74,9 @@ class SearchSettings(Section):
     widths: bool | None = Field(
         default=None, description="offer widths in the default space; unset: where candidates are trained"
     )
-    tolerance: str = Field(default="1pt", description="quality the winner may lose: points (1pt) or a share (2%)")
+    tolerance: str | None = Field(
+        default=None, description="quality the winner may lose: points (1pt) or a share (2%); unset: by the metric"
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="of one-sided bounds on quality")
     seeds: bool = Field(
         default=True, description="try uniform bits and the least damaging mixtures before asking the strategy"
@@ -93,10 +95,12 @@ class CalibrationSettings(Section):
     )
 
 
-class TrainingSettings(Section):
+class FineTuning(Section):
     """Training of candidates inside the search."""
 
     epochs: int = Field(default=0, ge=0, description="epochs per candidate, from the source weights; 0: none")
+    learning_rate: float | None = Field(default=None, gt=0, description="unset: the model file's, or a tenth of it")
+    batch_size: int | None = Field(default=None, ge=1, description="unset: the model file's")
 
 
 class MeasureSettings(Section):
@@ -117,7 +121,7 @@ class Settings(Section):
     seed: int = Field(default=0, ge=0, description="of all that is random")
     search: SearchSettings = Field(default_factory=SearchSettings)
     calibration: CalibrationSettings = Field(default_factory=CalibrationSettings)
-    training: TrainingSettings = Field(default_factory=TrainingSettings)
+    training: FineTuning = Field(default_factory=FineTuning)
     measure: MeasureSettings = Field(default_factory=MeasureSettings)
 
 

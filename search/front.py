@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from .figures import Figure, Figures, Metric, clearly_better, pessimistic, pessimistic_difference
+from .figures import Figure, Figures, Metric, clearly_better, pessimistic_difference
 from .objectives import Constraint, Objective, is_scalar, values
 
 SAME = 0.02
@@ -46,11 +46,12 @@ def _better(a: Figures, b: Figures, objectives: Sequence[Objective], confidence:
 
 
 def pareto(points: Iterable[Point], objectives: Sequence[Objective], confidence: float) -> tuple[Member, ...]:
-    """The front: candidates that no other one dominates, by the first objective's value.
+    """The front, from the best value of the first objective down: every other candidate is dominated by one of it.
 
-    An advantage counts only where it is larger than its interval. Candidates with no clear difference at all are one
-    member, named after the one with the better values; the others are its `ties`. Since clearly-better-than is not
-    transitive, candidates are taken in order of their values, best first, and compared with what is kept.
+    An advantage counts only where it is larger than its interval. That relation is not transitive (A may be within
+    noise of B, and B of C, while A is clearly better than C), so it is not enough to leave out what is dominated:
+    whole stretches would vanish, each candidate behind the next. Instead candidates that nothing dominates are kept,
+    then the others in order of cost unless one that is kept dominates them, or does not differ from them at all.
 
     Args:
         points: evaluated candidates; those that lack an objective are left out.
@@ -59,24 +60,36 @@ def pareto(points: Iterable[Point], objectives: Sequence[Objective], confidence:
     """
     names = [o.metric.name for o in objectives]
     known = [p for p in points if all(name in p.figures for name in names)]
-    kept: dict[int, tuple[Point, list[int]]] = {}
-    for point in sorted(known, key=lambda p: (*_signed(p.figures, objectives), p.number)):
-        if any(dominates(other.figures, point.figures, objectives, confidence) for other, _ in kept.values()):
+
+    def order(point: Point) -> tuple[float, ...]:
+        """Costs before qualities, since these are the noisier."""
+        values = dict(zip(names, _signed(point.figures, objectives), strict=True))
+        noisy = {o.metric.name: o.metric.is_quality for o in objectives}
+        return (*(values[n] for n in sorted(names, key=lambda n: noisy[n])), point.number)
+
+    def beaten(point: Point, by: Iterable[Point]) -> bool:
+        return any(dominates(other.figures, point.figures, objectives, confidence) for other in by)
+
+    known.sort(key=order)
+    kept: list[Point] = []
+    ties: dict[int, list[int]] = {}
+    for point in [p for p in known if not beaten(p, known)] + known:
+        if any(point.number == other.number or point.number in ties[other.number] for other in kept):
             continue
-        equal = [
-            number
-            for number, (other, _) in kept.items()
-            if not _better(other.figures, point.figures, objectives, confidence)
-            and not _better(point.figures, other.figures, objectives, confidence)
-        ]
-        if equal:
-            kept[equal[0]][1].append(point.number)
+        if beaten(point, kept):
             continue
-        for number, (other, _) in list(kept.items()):
-            if dominates(point.figures, other.figures, objectives, confidence):
-                del kept[number]
-        kept[point.number] = (point, [])
-    return tuple(Member(number, tuple(ties)) for number, (_, ties) in kept.items())
+        equal = next((k for k in kept if _alike(k.figures, point.figures, objectives, confidence)), None)
+        if equal is None:
+            kept.append(point)
+            ties[point.number] = []
+        else:
+            ties[equal.number].append(point.number)
+    kept.sort(key=lambda p: (*_signed(p.figures, objectives), p.number))
+    return tuple(Member(p.number, tuple(sorted(ties[p.number]))) for p in kept)
+
+
+def _alike(a: Figures, b: Figures, objectives: Sequence[Objective], confidence: float) -> bool:
+    return not _better(a, b, objectives, confidence) and not _better(b, a, objectives, confidence)
 
 
 def _signed(figures: Figures, objectives: Sequence[Objective]) -> list[float]:
@@ -95,7 +108,6 @@ class Rule:
         decide: what decides among those that are good enough, in this order; the smallest wins.
         watch_latency: whether networks that are slower than the fastest of them are out.
         confidence: of one-sided bounds.
-        constraints: what every winner must keep.
     """
 
     quality: Metric | None
@@ -104,7 +116,6 @@ class Rule:
     decide: tuple[Metric, ...]
     watch_latency: bool
     confidence: float
-    constraints: tuple[Constraint, ...] = field(default=())
 
     def __str__(self) -> str:
         """The rule as a sentence."""
@@ -160,8 +171,6 @@ class Rule:
 
 def _central(figure: Figure, strict: bool) -> Figure:
     """The figure without its interval, unless it counts."""
-    from dataclasses import replace
-
     return figure if strict else replace(figure, low=None, high=None)
 
 
@@ -178,8 +187,3 @@ def _slower_than_fastest(point: Point, among: Sequence[Point]) -> bool:
 def _time(figure: Figure) -> float:
     """Latency over the baseline's where that was measured in pairs, else latency."""
     return figure.value if figure.ratio is None else figure.ratio
-
-
-def optimistic(figure: Figure, metric: Metric) -> float:
-    """The better end of a figure's interval."""
-    return pessimistic(figure, "min" if metric.direction == "max" else "max")

@@ -229,18 +229,26 @@ def _parse_bound(metric: Metric, text: str, whole: str, write: str) -> Bound:
     return Bound(number * units[unit])
 
 
+TOLERANCE: Mapping[Dimension, str] = {"fraction": "1pt", "decibel": "30dB"}
+"""How much quality the winner may lose by default; 2 % of the baseline's for other metrics."""
+SLACK: Mapping[Dimension, str] = {"fraction": "5pt", "decibel": "10dB"}
+"""How much a candidate may lose by default before it is let go; 25 % of the baseline's for other metrics."""
+
+
 def parse_tolerance(text: str, metric: Metric) -> Constraint:
-    """How much quality may be lost: `1pt`, or `2%` of the baseline's.
+    """How much quality may be lost: `1pt`, `2%` of the baseline's, or for fidelity the least there must be (`30dB`).
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is none of these.
     """
     sign, operator = ("-", ">=") if metric.direction == "max" else ("+", "<=")
+    bound = text.strip() if metric.dimension == "decibel" else f"baseline{sign}{text.strip()}"
     try:
-        return parse_constraint(f"{metric.name}{operator}baseline{sign}{text.strip()}", (metric,))
+        return parse_constraint(f"{metric.name}{operator}{bound}", (metric,))
     except UsageError as error:
         raise UsageError(
-            f"tolerance {text!r} cannot be used for {metric.name}", mend="Write points (1pt) or a share (2%)."
+            f"tolerance {text!r} cannot be used for {metric.name}",
+            mend="Write points (1pt), a share (2%), or for fidelity decibels (30dB).",
         ) from error
 
 
