@@ -1,0 +1,135 @@
+"""What every target and every loaded network promise, whatever runs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+from numpy.typing import NDArray
+
+from ..ir import Encoding, Graph, NascError, Weights
+from .artifact import Artifact
+from .cost import StaticCost
+from .plan import Placement, Plan
+
+Array = NDArray[Any]
+Inputs: TypeAlias = "Sequence[Array] | Mapping[str, Array]"
+"""One array per input of the network, in order or by name."""
+
+Role = Literal["weight", "activation", "bias"]
+
+Runs = Literal["native", "container", "float", "no"]
+"""How a target runs values of a format.
+
+`native`: computed in this format. `container`: exact codes in the next larger format the target computes in, at that
+format's time. `float`: stored in this format, computed in floating point. `no`: not at all.
+"""
+
+
+class TargetError(NascError):
+    """A target cannot do what was asked: no such device, a model it does not load, a provider that fell back."""
+
+
+@dataclass(frozen=True)
+class Support:
+    """How a target runs a format, and why.
+
+    Args:
+        runs: see `Runs`.
+        reason: one sentence for people.
+    """
+
+    runs: Runs
+    reason: str
+
+
+@dataclass(frozen=True)
+class Signature:
+    """An input or output of a loaded network.
+
+    Args:
+        name: its name in the model file.
+        dtype: numpy's name of its element type.
+        shape: its lengths; None where it depends on the batch.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | None, ...]
+
+
+class Session(Protocol):
+    """A network loaded on a target, ready to run."""
+
+    @property
+    def inputs(self) -> tuple[Signature, ...]:
+        """What it reads, in order."""
+        ...
+
+    @property
+    def outputs(self) -> tuple[Signature, ...]:
+        """What it gives, in order."""
+        ...
+
+    def run(self, inputs: Inputs) -> list[Array]:
+        """The outputs for some inputs.
+
+        Raises:
+            TargetError: the inputs do not fit the network.
+        """
+        ...
+
+    def bind(self, inputs: Inputs) -> Callable[[], None]:
+        """A call that runs the network on these inputs into buffers made beforehand: what a latency meter times."""
+        ...
+
+    def placement(self) -> Placement:
+        """The nodes that really run, after the runtime's own optimisation, and where."""
+        ...
+
+
+class Target(Protocol):
+    """A runtime on a device."""
+
+    @property
+    def name(self) -> str:
+        """What `--target` calls it."""
+        ...
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run on this machine, or None if it can."""
+        ...
+
+    def supports(self, encoding: Encoding, role: Role) -> Support:
+        """How it runs values of a format."""
+        ...
+
+    def plan(self, graph: Graph) -> Plan:
+        """Which layers will run on integer kernels, and what is missing where they will not."""
+        ...
+
+    def emit(self, graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None) -> Artifact:
+        """The artifact that is deployed.
+
+        Raises:
+            NascError: an op that cannot be written, or a step that is not known.
+        """
+        ...
+
+    def load(self, model: Artifact | Path | bytes, *, threads: int = 1, placed: bool = False) -> Session:
+        """The network, ready to run; `placed` keeps what `Session.placement` needs.
+
+        Raises:
+            TargetError: the runtime refuses it, or the target is not available.
+        """
+        ...
+
+    def floor(self, model: Artifact | Path | bytes) -> bytes:
+        """A model of as many nodes as really run, each doing nothing: it takes the time of calls and nodes alone."""
+        ...
+
+    def cost(self, graph: Graph) -> StaticCost:
+        """What the network costs by counting, before anything runs."""
+        ...

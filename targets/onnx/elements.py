@@ -1,0 +1,79 @@
+"""How a format's values lie in an ONNX tensor: element types, containers and bytes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from numpy.typing import NDArray
+
+from ...ir import Format, NascError
+from ...ir.formats import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I32, I64
+
+Array = NDArray[Any]
+
+FLOAT, UINT8, INT8, UINT16, INT16, INT32, INT64 = 1, 2, 3, 4, 5, 6, 7
+"""Element types of `onnx.TensorProto` that the emitters name themselves."""
+
+_EXACT: dict[Format, tuple[int, Any]] = {
+    F32: (1, np.float32),
+    F16: (10, np.float16),
+    F64: (11, np.float64),
+    BF16: (16, ml_dtypes.bfloat16),
+    F8E4M3: (17, ml_dtypes.float8_e4m3fn),
+    F8E5M2: (19, ml_dtypes.float8_e5m2),
+    BOOL: (9, np.bool_),
+    I32: (INT32, np.int32),
+    I64: (INT64, np.int64),
+}
+_CONTAINERS: dict[tuple[int, bool], tuple[int, Any]] = {
+    (8, True): (INT8, np.int8),
+    (8, False): (UINT8, np.uint8),
+    (16, True): (INT16, np.int16),
+    (16, False): (UINT16, np.uint16),
+}
+
+
+@lru_cache(maxsize=64)
+def element(format: Format) -> tuple[int, np.dtype[Any]]:
+    """The `TensorProto` element type that holds values of `format`, and its numpy dtype.
+
+    Integers of 2 to 16 bits lie in the next larger container of 8 or 16 bits: ONNX Runtime has integer kernels for
+    8-bit containers only, so fewer bits are codes that use a part of the container's range.
+
+    Raises:
+        NascError: ONNX has no container for the format.
+    """
+    if found := _EXACT.get(format):
+        return found[0], np.dtype(found[1])
+    if format.is_int and format.bits <= 16:
+        code, dtype = _CONTAINERS[8 if format.bits <= 8 else 16, format.signed]
+        return code, np.dtype(dtype)
+    raise NascError(f"ONNX has no container for values of format {format}", mend="Convert the value to another format.")
+
+
+def stored(array: Any, format: Format, name: str) -> Array:
+    """A tensor of the weights' store as a contiguous array of the container's dtype; no value is changed.
+
+    Raises:
+        NascError: the store gave an array of another dtype whose values the container might not hold.
+    """
+    dtype = element(format)[1]
+    found = np.asarray(array)
+    if found.dtype == dtype:
+        return found if found.flags.c_contiguous or found.ndim == 0 else np.ascontiguousarray(found)
+    if format.is_int and found.dtype.kind in "iu":
+        return _integers(found, format, dtype, name)
+    raise NascError(f"the weights hold {name} as {found.dtype}, its type says {format} ({dtype})")
+
+
+def _integers(found: Array, format: Format, dtype: np.dtype[Any], name: str) -> Array:
+    """Codes in another integer container, if all are codes of the format."""
+    if found.size and (int(found.min()) < format.low or int(found.max()) > format.high):
+        raise NascError(
+            f"the codes of {name} lie between {found.min()} and {found.max()},"
+            f" {format} holds {format.low} to {format.high}"
+        )
+    return np.ascontiguousarray(found.astype(dtype))

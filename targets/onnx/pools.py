@@ -1,0 +1,159 @@
+"""Pools: the largest value or the mean of windows, of a given size or of a given number."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...ir import Op
+from .elements import element
+from .quantize import step_and_zero
+from .registry import EmissionError, emits
+from .writer import Writer
+
+
+@dataclass(frozen=True)
+class Window:
+    """A sliding window over the last axes, as PyTorch's pools have it.
+
+    Args:
+        kernel: lengths of the window.
+        stride: how far it moves.
+        padding: what is added on both sides.
+        dilation: distance between the values it reads.
+        overhang: what it reaches past the padded end; only with `ceil_mode`.
+    """
+
+    kernel: tuple[int, ...]
+    stride: tuple[int, ...]
+    padding: tuple[int, ...]
+    dilation: tuple[int, ...]
+    overhang: tuple[int, ...]
+
+    @property
+    def pads(self) -> tuple[int, ...]:
+        """ONNX pads: starts, then ends. An explicit end in place of ONNX's `ceil_mode`, whose count differs."""
+        return self.padding + tuple(p + o for p, o in zip(self.padding, self.overhang, strict=True))
+
+
+def window_of(writer: Writer, op: Op, rank: int) -> Window:
+    """The window of a pool over `rank` axes."""
+    kernel, stride, padding = (writer.window(op, n, rank) for n in ("kernel_size", "stride", "padding"))
+    dilation = writer.window(op, "dilation", rank) if op.kind.startswith("max") else (1,) * rank
+    lengths, counts = writer.lengths(op.inputs[0])[-rank:], writer.lengths(op.name)[-rank:]
+    overhang = tuple(
+        max(0, (count - 1) * s + d * (k - 1) + 1 - n - 2 * p)
+        for n, count, k, s, p, d in zip(lengths, counts, kernel, stride, padding, dilation, strict=True)
+    )
+    return Window(kernel, stride, padding, dilation, overhang)
+
+
+def pooled(
+    writer: Writer, op: Op, kind: str, given: str, rank: int, result: str, **attributes: int | Sequence[int]
+) -> str:
+    """A pooling node; an input without a batch axis gets one for the node's sake."""
+    if writer.type(op.inputs[0]).rank == rank + 2:
+        return writer.node(kind, [given], result, **attributes)
+    zero = writer.integers((0,))
+    wide = writer.node("Unsqueeze", [given, zero], f"{op.name}/batched")
+    wide = writer.node(kind, [wide], f"{op.name}/pooled", **attributes)
+    return writer.node("Squeeze", [wide, zero], result)
+
+
+@emits("max_pool1d", "max_pool2d", "max_pool3d")
+def max_pool(writer: Writer, op: Op) -> None:
+    """The largest value of each window; padding never wins.
+
+    Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
+    stand for, of which the largest is one of them, so nothing is rounded.
+    """
+    rank = int(op.kind[-2])
+    window = window_of(writer, op, rank)
+    wide = op.type.quantized and op.type.format.bits > 8
+    given = writer.real(op.inputs[0]) if wide else writer.moved(op)
+    result = pooled(
+        writer, op, "MaxPool", given, rank, f"{op.name}/numbers" if wide else op.name,
+        kernel_shape=window.kernel, strides=window.stride, pads=window.pads, dilations=window.dilation,
+    )  # fmt: skip
+    if wide:
+        step, zero = step_and_zero(writer, op.name, op.type)
+        writer.node("QuantizeLinear", [result, step, zero], op.name)
+
+
+@emits("avg_pool1d", "avg_pool2d", "avg_pool3d")
+def avg_pool(writer: Writer, op: Op) -> None:
+    """The mean of each window.
+
+    PyTorch divides by the part of the window that lies within the padded input, or within the input alone
+    (`count_include_pad=False`), or by `divisor_override`; the overhang of `ceil_mode` never counts.
+    """
+    rank = int(op.kind[-2])
+    window, format = window_of(writer, op, rank), op.type.format
+    given = writer.real(op.inputs[0], format)
+    fixed = writer.attribute(op, "divisor_override")
+    counts_padding = bool(writer.attribute(op, "count_include_pad")) and any(window.padding)
+    shape = {"kernel_shape": window.kernel, "strides": window.stride}
+    if fixed is not None:
+        assert isinstance(fixed, int)
+        mean = pooled(
+            writer, op, "AveragePool", given, rank, f"{op.name}/mean", **shape, pads=window.pads, count_include_pad=1
+        )
+        writer.node("Mul", [mean, writer.number(float(np.prod(window.kernel)) / fixed, format)], op.name)
+    elif counts_padding and any(window.overhang):
+        ends = (0,) * (writer.type(op.inputs[0]).rank - rank) + window.padding
+        padded = writer.node("Pad", [given, writer.integers(ends + ends)], f"{op.name}/padded")
+        pads = (0,) * rank + window.overhang
+        pooled(writer, op, "AveragePool", padded, rank, op.name, **shape, pads=pads, count_include_pad=0)
+    else:
+        pooled(
+            writer, op, "AveragePool", given, rank, op.name, **shape, pads=window.pads,
+            count_include_pad=int(counts_padding),
+        )  # fmt: skip
+
+
+@emits("adaptive_avg_pool1d", "adaptive_avg_pool2d", "adaptive_avg_pool3d")
+def adaptive_avg_pool(writer: Writer, op: Op) -> None:
+    """Means over a given number of windows.
+
+    One window is a global pool; windows that divide the input evenly are a pool; others, which overlap, are products
+    with a matrix of means along each axis.
+
+    Raises:
+        EmissionError: uneven windows over three axes.
+    """
+    rank, format = int(op.kind[-2]), op.type.format
+    lengths, counts = writer.lengths(op.inputs[0])[-rank:], writer.lengths(op.name)[-rank:]
+    given = writer.real(op.inputs[0], format)
+    if all(count == 1 for count in counts):
+        pooled(writer, op, "GlobalAveragePool", given, rank, op.name)
+    elif all(n % count == 0 for n, count in zip(lengths, counts, strict=True)):
+        kernel = tuple(n // count for n, count in zip(lengths, counts, strict=True))
+        pooled(writer, op, "AveragePool", given, rank, op.name, kernel_shape=kernel, strides=kernel)
+    elif rank <= 2:
+        means = [means_matrix(n, count).astype(element(format)[1]) for n, count in zip(lengths, counts, strict=True)]
+        columns = writer.initializer(f"{op.name}/columns", np.ascontiguousarray(means[-1].T), format)
+        if rank == 1:
+            writer.node("MatMul", [given, columns], op.name)
+            return
+        narrow = writer.node("MatMul", [given, columns], f"{op.name}/narrow")
+        writer.node("MatMul", [writer.initializer(f"{op.name}/rows", means[0], format), narrow], op.name)
+    else:
+        raise EmissionError(
+            op,
+            f"{list(lengths)} values do not divide into {list(counts)} windows, and ONNX has no such pool",
+            mend="Choose an output size that divides the input.",
+        )
+
+
+def means_matrix(length: int, count: int) -> np.ndarray:
+    """The matrix `[count, length]` that takes means over windows `floor(i n / c)` to `ceil((i + 1) n / c)`.
+
+    Source: torch.nn.AdaptiveAvgPool2d (`start_index`, `end_index` in ATen/native/AdaptivePooling.h).
+    """
+    matrix = np.zeros((count, length))
+    for i in range(count):
+        start, end = i * length // count, -(-(i + 1) * length // count)
+        matrix[i, start:end] = 1 / (end - start)
+    return matrix

@@ -1,0 +1,115 @@
+"""Codes and steps: QuantizeLinear, clipped codes for formats below their container, DequantizeLinear, casts."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ...ir import NascError, Op, Type
+from ...ir.formats import F32
+from .clamps import code_bounds
+from .elements import Array, element
+from .registry import EmissionError, emits
+from .writer import Writer
+
+
+@emits("quantize")
+def quantize(writer: Writer, op: Op) -> None:
+    """Codes of a value.
+
+    Bounds on the codes follow as a Clip of integers, which leaves integer kernels in place where a Clip of numbers
+    would not: those of a format narrower than its container, and those of clamps that stand before (see `clamps`).
+    Codes that are read to be quantized anew pass through a maximum of one operand, which copies them: ONNX Runtime
+    makes one quantize with a step of its own choice of two that follow each other.
+    """
+    type = op.type
+    step, zero = step_and_zero(writer, op.name, type)
+    axis = {} if type.step is None or type.step.axis is None else {"axis": type.step.axis}
+    given = writer.real(op.inputs[0])
+    if writer.type(op.inputs[0]).step not in (None, type.step):
+        given = writer.node("Max", [given], f"{op.name}/input")
+    low, high = code_bounds(writer.graph, op, writer.folded)
+    held = np.iinfo(element(type.format)[1])
+    if (low, high) == (held.min, held.max):
+        writer.node("QuantizeLinear", [given, step, zero], op.name, **axis)
+        return
+    if type.format.bits > 8 or not writer.style.clip_codes:
+        given = writer.node("Clip", [given, *real_bounds(writer, op)], f"{op.name}/clipped")
+        writer.node("QuantizeLinear", [given, step, zero], op.name, **axis)
+        return
+    wide = writer.node("QuantizeLinear", [given, step, zero], f"{op.name}/wide", **axis)
+    writer.node("Clip", [wide, code(writer, type, low), code(writer, type, high)], op.name)
+
+
+def real_bounds(writer: Writer, op: Op) -> list[str]:
+    """The numbers that the extreme codes of a quantize stand for; ONNX Runtime has no Clip of 16-bit codes.
+
+    Raises:
+        EmissionError: one step per index of an axis, for which there is no Clip of numbers either.
+    """
+    type, step = op.type, op.type.step
+    if step is None or step.value is None:
+        raise EmissionError(op, f"a step per index and {type.format.bits} bits: ONNX cannot bound such codes")
+    codes = (type.format.low, type.format.high)
+    return [writer.number(step.value * (c - (step.zero or 0))) for c in codes]
+
+
+@emits("cast")
+def cast(writer: Writer, op: Op) -> None:
+    """Numbers in another format, rounded to nearest even."""
+    name, format = op.inputs[0], op.type.format
+    source = writer.type(name)
+    if source.step is not None and format == F32:
+        step, zero = step_and_zero(writer, name, source)
+        dequantize(writer, writer.value(name), op.name, step, zero, source.step.axis)
+        return
+    given = writer.real(name) if source.quantized else writer.value(name)
+    writer.node("Cast", [given], op.name, to=element(format)[0])
+
+
+def dequantized(writer: Writer, name: str, type: Type) -> str:
+    """The real numbers (`f32`) that a value's codes stand for."""
+    step, zero = step_and_zero(writer, name, type)
+    return dequantize(writer, writer.value(name), f"{name}/real", step, zero, type.step.axis if type.step else None)
+
+
+def dequantize(writer: Writer, codes: str, result: str, step: str, zero: str, axis: int | None) -> str:
+    """Write a DequantizeLinear; an empty `zero` stands for none."""
+    inputs = [codes, step, zero] if zero else [codes, step]
+    return writer.node("DequantizeLinear", inputs, result, **({} if axis is None else {"axis": axis}))
+
+
+def step_and_zero(writer: Writer, name: str, type: Type) -> tuple[str, str]:
+    """The initializers of a value's step and zero, scalars or one per index of an axis.
+
+    32-bit codes have no zero: ONNX asks it to be left out or 0.
+
+    Raises:
+        EmissionError: the step is not known.
+        NascError: the store has steps of another length than the axis.
+    """
+    writer.known_step(name, type)
+    assert type.step is not None
+    whole = type.step.axis is None
+    step = np.array(type.step.value, np.float32) if whole else steps_of(writer, name, type)
+    names = f"{name}/step", f"{name}/zero"
+    writer.initializer(names[0], step, F32)
+    if type.format.bits > 16:
+        return names[0], ""
+    zero = np.full(step.shape, type.step.zero or 0, element(type.format)[1])
+    return names[0], writer.initializer(names[1], zero, type.format)
+
+
+def steps_of(writer: Writer, name: str, type: Type) -> Array:
+    """The steps of a value that has one per index of an axis: binary32."""
+    assert type.step is not None
+    assert type.step.axis is not None
+    steps = np.ascontiguousarray(writer.weights.steps(name), np.float32)
+    if steps.shape != (expected := (writer.lengths(name)[type.step.axis],)):
+        raise NascError(f"the steps of %{name} have the shape {list(steps.shape)}, its type {type} needs {expected[0]}")
+    return steps
+
+
+def code(writer: Writer, type: Type, value: int) -> str:
+    """A scalar in the container of a type; equal ones are shared."""
+    dtype = element(type.format)[1]
+    return writer.initializer(f"{dtype.name}/{value}", np.array(value, dtype), type.format)

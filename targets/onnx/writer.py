@@ -1,0 +1,173 @@
+"""What emitters write with: nodes, initializers and readings of values, straight into one `GraphProto`.
+
+Values keep the names they have in the IR. What an emitter adds beside them is named `value/part`, which no value of the
+IR can be called, so that a file can be read next to the text it came from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias, cast
+
+import numpy as np
+import onnx
+
+from ...ir import SPECS, STORED, Attribute, Axis, Format, Graph, NascError, Op, Type, Weights
+from ...ir.axes import has_batch, size
+from ...ir.formats import F32, I64
+from ...ir.graph import is_axis
+from .clamps import folded
+from .elements import Array, element, stored
+from .external import External
+from .registry import EmissionError
+from .style import Style
+
+Value: TypeAlias = "int | float | str | Sequence[int] | Sequence[float]"
+
+_Attribute = onnx.AttributeProto
+
+
+class Writer:
+    """The ONNX graph under construction, and the IR it is made from."""
+
+    def __init__(self, graph: Graph, weights: Weights, style: Style, external: External | None = None) -> None:
+        self.graph = graph
+        self.weights = weights
+        self.proto = onnx.GraphProto(name=graph.name)
+        self.external = external
+        self.op: Op | None = None
+        self.style = style
+        self.folded = folded(graph) if style.clip_codes else frozenset[str]()
+        self._types = graph.types
+        self._sizes = graph.sizes
+        self._producers = graph.producers
+        self._known: set[str] = set()
+        self._real: dict[tuple[str, Format], str] = {}
+
+    def node(self, kind: str, inputs: Sequence[str], result: str, **attributes: Value) -> str:
+        """Write a node and give its one result's name; the node is called like its result."""
+        node = self.proto.node.add(op_type=kind, name=result, input=inputs, output=(result,))
+        if self.op is not None and self.op.location is not None:
+            node.doc_string = str(self.op.location)
+        for name, value in attributes.items():
+            put = node.attribute.add(name=name)
+            if isinstance(value, int):
+                put.type, put.i = _Attribute.INT, value
+            elif isinstance(value, float):
+                put.type, put.f = _Attribute.FLOAT, value
+            elif isinstance(value, str):
+                put.type, put.s = _Attribute.STRING, value.encode()
+            elif value and isinstance(value[0], float):
+                put.type = _Attribute.FLOATS
+                put.floats.extend(cast(Sequence[float], value))
+            else:
+                put.type = _Attribute.INTS
+                put.ints.extend(cast(Sequence[int], value))
+        return result
+
+    def initializer(self, name: str, array: Array, format: Format) -> str:
+        """Write a constant tensor; a second one of the same name is the same tensor."""
+        if name in self._known:
+            return name
+        self._known.add(name)
+        tensor = self.proto.initializer.add(name=name, data_type=element(format)[0], dims=array.shape)
+        if self.external is None or not self.external.take(tensor, array):
+            tensor.raw_data = array.tobytes()
+        return name
+
+    def number(self, value: float, format: Format = F32) -> str:
+        """A scalar constant; equal ones are shared."""
+        return self.initializer(f"{format}/{value!r}", np.array(value, element(format)[1]), format)
+
+    def integers(self, values: Sequence[int]) -> str:
+        """A vector of 64-bit integers, as shapes and axes are; equal ones are shared."""
+        return self.initializer(f"i64/{','.join(map(str, values))}", np.array(values, np.int64), I64)
+
+    def type(self, value: str) -> Type:
+        """The type of a value of the IR."""
+        return self._types[value]
+
+    def lengths(self, value: str) -> tuple[int, ...]:
+        """The lengths of a value's axes, with 1 for the batch."""
+        return tuple(size(axis, self._sizes) for axis in self._types[value].axes)
+
+    def is_stored(self, value: str) -> bool:
+        """Whether a value lies in the weights' store."""
+        return (op := self._producers.get(value)) is not None and op.kind in STORED
+
+    def value(self, name: str) -> str:
+        """A value as it is: codes where it is quantized. Stored tensors become initializers on first use."""
+        if name not in self._known and self.is_stored(name):
+            format = self._types[name].format
+            self.initializer(name, stored(self.weights.array(name), format, name), format)
+        return name
+
+    def real(self, name: str, format: Format = F32) -> str:
+        """A value as real numbers in a float format: through its step where it is quantized, and cast if need be.
+
+        A folded clamp is read as what it clamps.
+        """
+        if (found := self._real.get((name, format))) is not None:
+            return found
+        type = self._types[name]
+        if name in self.folded:
+            result, now = self.real(self._producers[name].inputs[0], format), format
+        elif type.step is not None:
+            from .quantize import dequantized  # the two modules read each other
+
+            result, now = dequantized(self, name, type), F32
+        else:
+            result, now = self.value(name), type.format
+        if now != format:
+            result = self.cast(result, f"{name}/{format}", format)
+        self._real[name, format] = result
+        return result
+
+    def moved(self, op: Op) -> str:
+        """What an op reads that moves or chooses elements: codes as they are, since its result keeps their type."""
+        return self.value(op.inputs[0]) if op.type.quantized else self.real(op.inputs[0], op.type.format)
+
+    def cast(self, value: str, result: str, format: Format) -> str:
+        """Write a Cast."""
+        return self.node("Cast", [value], result, to=element(format)[0])
+
+    def attribute(self, op: Op, name: str) -> Attribute:
+        """An attribute of an op, or its default, with axis terms as integers."""
+        return self._plain(op.attribute(name, SPECS[op.kind].attributes[name]))
+
+    def integer(self, op: Op, name: str) -> int:
+        """An integer attribute."""
+        return cast(int, self.attribute(op, name))
+
+    def floating(self, op: Op, name: str) -> float:
+        """A number as an attribute."""
+        return float(cast(float, self.attribute(op, name)))
+
+    def window(self, op: Op, name: str, length: int) -> tuple[int, ...]:
+        """A list of integers, one per axis of a window; a single one is repeated."""
+        found = self.attribute(op, name)
+        if isinstance(found, int):
+            return (found,) * length
+        found = cast(tuple[int, ...], found)
+        return found * length if len(found) == 1 else found
+
+    def _plain(self, value: Attribute) -> Attribute:
+        if isinstance(value, tuple):
+            return tuple(map(self._plain, value))
+        if is_axis(value):
+            axis = cast(Axis, value)
+            return axis if has_batch(axis) else size(axis, self._sizes)
+        return value
+
+    def known_step(self, name: str, type: Type) -> None:
+        """Refuse a value whose step is not known yet.
+
+        Raises:
+            EmissionError: the step prints as `?`.
+        """
+        if type.step is not None and not type.step.known:
+            mend = "Run `calibrate` before the network is written."
+            op = self._producers.get(name)
+            if op is None:
+                raise NascError(f"the step of the input %{name}: {type} is not known", mend=mend)
+            raise EmissionError(op, f"its step is not known: {type}", mend=mend)

@@ -1,0 +1,54 @@
+"""Which formats ONNX Runtime computes in, which it only stores, and which it refuses."""
+
+from __future__ import annotations
+
+from ...ir import Encoding, Format
+from ...ir.formats import BF16, F16, F32, F64
+from ..base import Role, Support
+
+
+def support(provider: str, encoding: Encoding, role: Role) -> Support:
+    """How an execution provider runs values of an encoding in a role."""
+    if encoding.step is not None:
+        return _integers(provider, encoding, role)
+    if encoding.format in (F32, F64):
+        return Support("native", "computed as it is")
+    if encoding.format == F16:
+        if provider == "CPUExecutionProvider":
+            return Support("float", "stored in 16 bits, computed in 32: the CPU provider has no faster kernels")
+        return Support("native", "computed on half-precision units")
+    if encoding.format == BF16 and provider != "CPUExecutionProvider":
+        return Support("native", "computed on half-precision units")
+    return Support("no", f"{provider} has no kernels for {encoding.format}")
+
+
+def _integers(provider: str, encoding: Encoding, role: Role) -> Support:
+    format = encoding.format
+    if provider == "CUDAExecutionProvider":
+        return Support("float", "the CUDA provider has no integer convolutions or products: it computes in float")
+    if role == "bias":
+        return _bias(format)
+    if format.bits > 8:
+        return Support("float", f"there are no kernels for {format}: codes are read back into floats, which is slower")
+    if encoding.step is not None and encoding.step.axis is not None and role == "activation":
+        return Support("float", "integer kernels take one step for a whole activation")
+    if provider == "TensorrtExecutionProvider":
+        return _tensorrt(encoding)
+    container = format if format.bits == 8 else ("i8" if format.signed else "u8")
+    slow = "" if format.signed == (role == "weight") else "; u8 activations with i8 weights are faster"
+    if format.bits == 8:
+        return Support("native", f"integer kernels{slow}")
+    return Support("container", f"exact codes in {container}, at its speed{slow}")
+
+
+def _bias(format: Format) -> Support:
+    if format.bits == 32:
+        return Support("native", "added to the sums of products as it is")
+    return Support("container", "written as i32 codes in the step of the products by `legalize`, at their cost")
+
+
+def _tensorrt(encoding: Encoding) -> Support:
+    format, step = encoding.format, encoding.step
+    if not format.signed or (step is not None and step.zero != 0):
+        return Support("no", "TensorRT takes signed integers whose zero is 0")
+    return Support("native" if format.bits == 8 else "container", "integer kernels")

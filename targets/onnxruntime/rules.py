@@ -1,0 +1,163 @@
+"""Which layers ONNX Runtime's CPU provider runs on integer kernels, and what a graph lacks where it does not.
+
+Each rule was found by writing such graphs and reading the optimised model (`docs/onnxruntime.md`); tests hold each of
+them against the runtime that is installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from ...ir import Graph, Op
+from ...ir.layers import layers, operand
+from ..onnx.clamps import CLAMPS, MOVES, folded, source
+from ..onnx.layers import unflattened
+from ..plan import LayerPlan, Need, Plan
+
+ISLANDS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
+           "adaptive_avg_pool3d", "leaky_relu", "sigmoid", "softmax")  # fmt: skip
+"""Ops with integer kernels, which need integers on all sides."""
+
+Fate = Literal["codes", "wide", "numbers", "both", "clamped"]
+"""What becomes of a layer's result. `codes`: one quantize reads it, and nothing else. `wide`: the same, to more than 8
+bits or with several steps. `numbers`: none does. `both`: a quantize and something else, or several quantizes.
+`clamped`: one clamp reads it and one op reads that."""
+
+
+def plan(graph: Graph) -> Plan:
+    """What the CPU provider will do with each layer of a graph, written by `nasc.targets.onnx`."""
+    skipped = folded(graph)
+    expected: list[LayerPlan] = []
+    needs: list[Need] = []
+    for layer in layers(graph):
+        entry, missing = layer_plan(graph, layer, skipped)
+        expected.append(entry)
+        needs += missing
+    needs += islands(graph, skipped)
+    return Plan(tuple(expected), tuple(dict.fromkeys(needs)))
+
+
+def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerPlan, list[Need]]:
+    """What is expected of one layer, and what it lacks."""
+    if why := operands_in_float(graph, layer):
+        return LayerPlan(layer.name, False, why), []
+    if layer.kind == "linear" and unflattened(graph, layer) is None:
+        return LayerPlan(layer.name, False, f"two axes of its result {layer.type} depend on the batch"), []
+    needs = bias_needs(graph, layer)
+    fate = fate_of(graph, layer.name, skipped)
+    if why := result_in_float(graph, layer, fate):
+        value = sole_reader(graph, layer.name) if fate == "clamped" else layer.name
+        return LayerPlan(layer.name, False, why), [*needs, Need("quantize-result", layer.name, value, why)]
+    if needs and fate != "codes" and layer.kind == "linear":
+        return LayerPlan(layer.name, False, needs[0].reason), needs
+    return LayerPlan(layer.name, True, "its input and its weight are integers of at most 8 bits"), needs
+
+
+def operands_in_float(graph: Graph, layer: Op) -> str:
+    """Why a layer's operands keep it from integer kernels; empty: nothing does."""
+    weight = operand(layer, "weight") or ""
+    for name, type, what in (
+        (layer.inputs[0], source(graph, layer.inputs[0]), "input"),
+        (weight, graph.types[weight], "weight"),
+    ):
+        if type.step is None:
+            return f"its {what} %{name} is not quantized"
+        if type.format.bits > 8:
+            return f"its {what} %{name} has {type.format.bits} bits, integer kernels take at most 8"
+    step = source(graph, layer.inputs[0]).step
+    if step is not None and step.axis is not None:
+        return f"its input %{layer.inputs[0]} has a step per index of axis {step.axis}, integer kernels take one in all"
+    of_weight = graph.types[weight].step
+    if of_weight is not None and of_weight.axis not in (None, 0):
+        return f"its weight %{weight} has steps along axis {of_weight.axis}, integer kernels take them per output"
+    if weight not in {op.name for op in graph.stored}:
+        return f"its weight %{weight} is computed, integer kernels take stored ones"
+    return ""
+
+
+def bias_needs(graph: Graph, layer: Op) -> list[Need]:
+    """Whether the bias must be written as 32-bit codes.
+
+    ONNX Runtime rounds a float bias by itself where the result is quantized; that no pass has seen, and torch would
+    compute with the unrounded one.
+    """
+    if len(layer.inputs) < 3:
+        return []
+    bias = layer.inputs[2]
+    type = graph.types[bias]
+    if type.step is not None and type.format.bits == 32:
+        return []
+    reason = f"its bias %{bias} is {type.encoding}, not i32 codes in the step of the products"
+    return [Need("bias-in-step", layer.name, bias, reason)]
+
+
+def result_in_float(graph: Graph, layer: Op, fate: Fate) -> str:
+    """Why what reads a layer's result keeps it from integer kernels; empty: nothing does."""
+    if fate == "codes":
+        return ""
+    if fate == "wide":
+        return f"its result %{layer.name} is quantized to more than 8 bits, or with several steps"
+    if layer.kind != "linear":
+        return f"its result %{layer.name} is not quantized, or not for all who read it, as a convolution needs"
+    if graph.types[layer.inputs[0]].rank != 2:
+        return ""
+    if fate == "both":
+        return f"its result %{layer.name} is read both as integers and as numbers, or as two kinds of integers"
+    if fate == "clamped":
+        clamp = graph.readers[layer.name][0]
+        return f"its {clamp.kind} %{clamp.name} is not quantized, and the runtime merges it with the layer in float"
+    return ""
+
+
+def uses(graph: Graph, name: str, skipped: frozenset[str]) -> Iterator[Op | None]:
+    """The ops that read a value, through clamps that are done on codes; None for the graph's own output."""
+    if name in graph.outputs:
+        yield None
+    for reader in graph.readers.get(name, ()):
+        if reader.name in skipped:
+            yield from uses(graph, reader.name, skipped)
+        else:
+            yield reader
+
+
+def fate_of(graph: Graph, name: str, skipped: frozenset[str]) -> Fate:
+    """What becomes of a layer's result."""
+    found = list(uses(graph, name, skipped))
+    if len(found) == 1 and (only := found[0]) is not None:
+        if only.kind == "quantize":
+            return "codes" if takes_codes(only) else "wide"
+        if only.kind in MOVES:
+            fate = fate_of(graph, only.name, skipped)
+            return fate if fate in ("codes", "wide") else "numbers"
+        if only.kind in CLAMPS and only.name not in graph.outputs and len(graph.readers.get(only.name, ())) == 1:
+            return "clamped"
+    return "both" if any(use is not None and use.kind == "quantize" for use in found) else "numbers"
+
+
+def takes_codes(op: Op) -> bool:
+    """Whether an op quantizes to what integer kernels write: at most 8 bits, one step in all."""
+    step = op.type.step
+    return op.kind == "quantize" and op.type.format.bits <= 8 and step is not None and step.axis is None
+
+
+def sole_reader(graph: Graph, name: str) -> str:
+    """The result of the one op that reads a value."""
+    (reader,) = graph.readers[name]
+    return reader.name
+
+
+def islands(graph: Graph, skipped: frozenset[str]) -> Iterator[Need]:
+    """What ops between layers lack, where some of what they read are integers already."""
+    for op in graph.ops:
+        if op.kind not in ISLANDS or op.attribute("other") is not None or op.attribute("input") is not None:
+            continue
+        quantized = [graph.types[name].quantized for name in op.inputs]
+        if not any(quantized):
+            continue
+        reason = f"{op.kind} %{op.name} runs on integers only if all it reads and gives are"
+        for name, done in zip(op.inputs, quantized, strict=True):
+            if not done:
+                yield Need("quantize-operand", op.name, name, reason)
+        if fate_of(graph, op.name, skipped) != "codes":
+            yield Need("quantize-result", op.name, op.name, reason)

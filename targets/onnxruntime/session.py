@@ -1,0 +1,203 @@
+"""A model loaded by ONNX Runtime at full optimisation, ready to run and to be timed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..artifact import Artifact
+from ..base import Array, Inputs, Signature, TargetError
+from ..plan import Node, Placement
+from .library import REFUSALS, ort
+
+Provider = tuple[str, Mapping[str, Any]]
+
+DTYPES = {
+    "float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16", "bool": "bool",
+    "int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32", "int64": "int64",
+    "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2",
+}  # fmt: skip
+"""ONNX Runtime's names of element types, and numpy's (with ml_dtypes)."""
+
+
+class OnnxRuntimeSession:
+    """A loaded model.
+
+    Args:
+        model: the model.
+        provider: the execution provider that is to run it, with its options; the CPU runs what it cannot.
+        threads: threads within one op; ops run one after the other.
+        placed: also keep the optimised graph, for `placement`; costs some milliseconds.
+
+    Raises:
+        TargetError: the runtime refuses the model, or the provider did not start.
+    """
+
+    def __init__(
+        self,
+        model: Artifact | Path | bytes,
+        provider: Provider = ("CPUExecutionProvider", {}),
+        *,
+        threads: int = 1,
+        placed: bool = True,
+    ) -> None:
+        options = ort.SessionOptions()
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = 3
+        self._optimized: bytes = b""
+        self._kept = _external(options, model) if isinstance(model, Artifact) else []
+        given = model.model if isinstance(model, Artifact) else model
+        if not placed:
+            self._session = _open(given, options, provider)
+        else:
+            with tempfile.TemporaryDirectory(prefix="nasc-") as folder:
+                options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+                if provider[0] != "CPUExecutionProvider":
+                    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+                self._session = _open(given, options, provider)
+                self._optimized = Path(options.optimized_model_filepath).read_bytes()
+        self._provider = provider[0]
+        self._inputs = tuple(map(_signature, self._session.get_inputs()))
+        self._outputs = tuple(map(_signature, self._session.get_outputs()))
+        self._names = [o.name for o in self._outputs]
+
+    @property
+    def inputs(self) -> tuple[Signature, ...]:
+        """What the model reads, in order."""
+        return self._inputs
+
+    @property
+    def outputs(self) -> tuple[Signature, ...]:
+        """What the model gives, in order."""
+        return self._outputs
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What the model's file says of itself."""
+        return dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def run(self, inputs: Inputs) -> list[Array]:
+        """The outputs for some inputs.
+
+        Raises:
+            TargetError: the inputs do not fit the model.
+        """
+        return [np.asarray(value) for value in self._session.run(self._names, self._feed(inputs))]
+
+    def bind(self, inputs: Inputs) -> Callable[[], None]:
+        """A call that runs the model from and into buffers made beforehand, on the provider's device.
+
+        The call returns when the outputs are there.
+        """
+        feed = self._feed(inputs)
+        shapes = [(np.asarray(o).shape, np.asarray(o).dtype) for o in self._session.run(self._names, feed)]
+        device = "cpu" if self._provider == "CPUExecutionProvider" else "cuda"
+        binding = self._session.io_binding()
+        for name, array in feed.items():
+            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+        for name, (shape, dtype) in zip(self._names, shapes, strict=True):
+            buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, device, 0)
+            binding.bind_ortvalue_output(name, buffer)
+        session = self._session
+
+        def call() -> None:
+            session.run_with_iobinding(binding)
+
+        return call
+
+    def placement(self) -> Placement:
+        """The nodes of the optimised model in order, and the provider of each.
+
+        Raises:
+            TargetError: the session was made without `placed`.
+        """
+        if not self._optimized:
+            raise TargetError("this session did not keep its optimised graph", mend="Load the model with placed=True.")
+        import onnx
+
+        model = onnx.load_from_string(self._optimized)
+        assigned = {} if self._provider == "CPUExecutionProvider" else self._assigned()
+        default = self._provider if self._provider == "CPUExecutionProvider" else "unknown"
+        return Placement(tuple(Node(n.name, n.op_type, assigned.get(n.name, default)) for n in model.graph.node))
+
+    def _assigned(self) -> Mapping[str, str]:
+        """The provider of each node, as the runtime recorded it when it divided the graph."""
+        parts = self._session.get_provider_graph_assignment_info()
+        return {node.name: part.ep_name for part in parts for node in part.get_nodes()}
+
+    def _feed(self, inputs: Inputs) -> dict[str, Array]:
+        """The inputs by name, checked against the model's: contiguous, of its element types and lengths."""
+        if isinstance(inputs, Mapping):
+            missing = [s.name for s in self.inputs if s.name not in inputs]
+            if missing or len(inputs) != len(self.inputs):
+                expected = ", ".join(s.name for s in self.inputs)
+                raise TargetError(f"the model reads {expected}; found {', '.join(inputs) or 'nothing'}")
+            arrays = [inputs[s.name] for s in self.inputs]
+        else:
+            arrays = list(inputs)
+        if len(arrays) != len(self.inputs):
+            raise TargetError(f"the model reads {len(self.inputs)} inputs, found {len(arrays)}")
+        return {s.name: _fitting(s, np.asarray(a)) for s, a in zip(self.inputs, arrays, strict=True)}
+
+
+def _fitting(signature: Signature, array: Array) -> Array:
+    if array.dtype.name != signature.dtype:
+        raise TargetError(f"input {signature.name} is {signature.dtype}, found {array.dtype}")
+    expected = signature.shape
+    if len(array.shape) != len(expected) or any(
+        n is not None and n != m for n, m in zip(expected, array.shape, strict=True)
+    ):
+        shown = ", ".join("N" if n is None else str(n) for n in expected)
+        raise TargetError(f"input {signature.name} has the shape [{shown}], found {list(array.shape)}")
+    return np.ascontiguousarray(array)
+
+
+def _signature(entry: Any) -> Signature:
+    name = str(entry.type).removeprefix("tensor(").removesuffix(")")
+    dtype = DTYPES.get(name, name)
+    return Signature(entry.name, dtype, tuple(n if isinstance(n, int) else None for n in entry.shape))
+
+
+def _external(options: Any, artifact: Artifact) -> list[Any]:
+    """Hand the tensors beside an artifact's model to the runtime without a copy; the result must be kept alive."""
+    if not artifact.tensors:
+        return []
+    pieces = bytearray(artifact.size_bytes - len(artifact.model))
+    for offset, array in artifact.tensors:
+        pieces[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8).data
+    data = bytes(pieces)
+    options.add_external_initializers_from_files_in_memory([artifact.location], [data], [len(data)])
+    return [data]
+
+
+def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
+    """A session on a provider, without a silent step down to another.
+
+    Raises:
+        TargetError: the file is missing, the runtime refuses the model, or the provider did not start.
+    """
+    if isinstance(model, os.PathLike) and not Path(model).is_file():
+        raise TargetError(f"there is no model at {model}")
+    providers: Sequence[Any] = (
+        [provider] if provider[0] == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
+    )
+    try:
+        session = ort.InferenceSession(
+            str(model) if isinstance(model, os.PathLike) else model, options, providers=providers
+        )
+    except REFUSALS as error:
+        raise TargetError(f"ONNX Runtime refuses the model: {error}") from error
+    if provider[0] not in session.get_providers():
+        raise TargetError(
+            f"ONNX Runtime could not start {provider[0]}; it would have run on {', '.join(session.get_providers())}",
+            mend="`nasc targets` says what this machine has.",
+        )
+    return session

@@ -1,0 +1,135 @@
+"""ONNX Runtime on a CPU, on CUDA and through TensorRT as targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from ...ir import Encoding, Graph, Weights
+from ..artifact import Artifact
+from ..base import Role, Signature, Support, TargetError
+from ..cost import StaticCost, static_cost
+from ..onnx import External, emit
+from ..onnx.style import ONNXRUNTIME, Style
+from ..onnx.style import TENSORRT as STYLE_TENSORRT
+from ..plan import Plan
+from .device import missing_device
+from .floor import floor_model
+from .formats import support
+from .library import ort
+from .rules import plan
+from .session import OnnxRuntimeSession
+
+
+@dataclass(frozen=True)
+class OnnxRuntime:
+    """One execution provider of ONNX Runtime.
+
+    Args:
+        name: the target's name.
+        provider: the execution provider.
+        options: the provider's options.
+        style: how it wants quantized values written.
+    """
+
+    name: str
+    provider: str
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    style: Style = ONNXRUNTIME
+
+    def unavailable(self) -> str | None:
+        """Why this provider cannot run on this machine, or None if it can; tried once by starting it."""
+        return _unavailable(self.provider)
+
+    def supports(self, encoding: Encoding, role: Role) -> Support:
+        """How the provider runs values of a format."""
+        return support(self.provider, encoding, role)
+
+    def plan(self, graph: Graph) -> Plan:
+        """Which layers will run on integer kernels, and what is missing where they will not."""
+        return plan(graph)
+
+    def emit(
+        self,
+        graph: Graph,
+        weights: Weights,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        location: str = "",
+        opset: int | None = None,
+    ) -> Artifact:
+        """The ONNX model.
+
+        Args:
+            graph: a graph with all steps known.
+            weights: its numbers.
+            metadata: what to write into the model's `metadata_props`.
+            location: name of a file beside the model for its large tensors; empty: they stay inside.
+            opset: version of the operator set; None: the one that serves the graph best.
+
+        Raises:
+            EmissionError: an op that cannot be written, or a step that is not known.
+        """
+        external = External(location) if location else None
+        model = emit(graph, weights, opset=opset, metadata=metadata, style=self.style, external=external)
+        tensors = tuple(external.parts) if external else ()
+        return Artifact(self.name, model.SerializeToString(), location if tensors else "", tensors)
+
+    def load(self, model: Artifact | Path | bytes, *, threads: int = 1, placed: bool = False) -> OnnxRuntimeSession:
+        """The model at full optimisation, ready to run.
+
+        Args:
+            model: an artifact, a file, or a model's bytes.
+            threads: threads within one op.
+            placed: keep the optimised graph as well, for `placement`; costs some milliseconds.
+
+        Raises:
+            TargetError: ONNX Runtime refuses the model, or the provider does not start.
+        """
+        return OnnxRuntimeSession(model, (self.provider, self.options), threads=threads, placed=placed)
+
+    def floor(self, model: Artifact | Path | bytes) -> bytes:
+        """A model with the same inputs and as many nodes as really run, each doing nothing."""
+        session = self.load(model, placed=True)
+        return floor_model(session.inputs, len(session.placement().nodes))
+
+    def cost(self, graph: Graph) -> StaticCost:
+        """What the network costs by counting."""
+        return static_cost(graph)
+
+
+CPU = OnnxRuntime("onnxruntime:cpu", "CPUExecutionProvider")
+
+CUDA = OnnxRuntime(
+    "onnxruntime:cuda",
+    "CUDAExecutionProvider",
+    {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "1"},
+)
+"""Not yet run on a device."""
+
+TENSORRT = OnnxRuntime(
+    "onnxruntime:tensorrt",
+    "TensorrtExecutionProvider",
+    {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
+    STYLE_TENSORRT,
+)
+"""Not yet run on a device."""
+
+
+@lru_cache(maxsize=8)
+def _unavailable(provider: str) -> str | None:
+    if provider == "CPUExecutionProvider":
+        return None
+    if provider not in ort.get_available_providers():
+        return f"the installed {ort.package_name} has no {provider}"
+    if provider != "CPUExecutionProvider" and (missing := missing_device()):
+        return missing
+    probe = floor_model((Signature("x", "float32", (None, 1)),), 1)
+    try:
+        OnnxRuntimeSession(probe, (provider, {}), placed=False)
+    except TargetError as error:
+        return error.message
+    return None
