@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from filelock import FileLock
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..ir.errors import NascError, UsageError
-from .checkpoint import load_weights, make_folder, read_checkpoint, write_atomically
+from ..ir.files import write_atomically
+from .checkpoint import load_weights, make_folder, read_checkpoint
 from .data import Batch, Data, Inputs, apply, as_data, map_inputs, seeded
 from .training_settings import TrainingSettings
 
@@ -211,7 +212,8 @@ def _train_and_keep(
     model.cpu()
     weights = {name: held.detach().clone().contiguous() for name, held in model.state_dict().items()}
     about = {"training": settings.text(), "kept_epoch": result.kept_epoch, "ended": result.ended}
-    write_atomically(path, save(weights, {"nasc": json.dumps(about, sort_keys=True)}))
+    metadata = {"nasc": json.dumps(about, sort_keys=True)}
+    write_atomically(path, lambda place: save_file(weights, place, metadata))
     return result
 
 
