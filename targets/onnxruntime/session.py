@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,11 +92,8 @@ class OnnxRuntimeSession:
         """
         return [np.asarray(value) for value in self._session.run(self._names, self._feed(inputs))]
 
-    def bind(self, inputs: Inputs) -> Callable[[], None]:
-        """A call that runs the model from and into buffers made beforehand, on the provider's device.
-
-        The call returns when the outputs are there.
-        """
+    def bind(self, inputs: Inputs) -> Bound:
+        """A call that runs the model from and into buffers made beforehand, on the provider's device."""
         feed = self._feed(inputs)
         shapes = [(np.asarray(o).shape, np.asarray(o).dtype) for o in self._session.run(self._names, feed)]
         device = "cpu" if self._provider == "CPUExecutionProvider" else "cuda"
@@ -106,12 +103,7 @@ class OnnxRuntimeSession:
         for name, (shape, dtype) in zip(self._names, shapes, strict=True):
             buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, device, 0)
             binding.bind_ortvalue_output(name, buffer)
-        session = self._session
-
-        def call() -> None:
-            session.run_with_iobinding(binding)
-
-        return call
+        return Bound(self._session, binding)
 
     def placement(self) -> Placement:
         """The nodes of the optimised model in order, and the provider of each.
@@ -146,6 +138,23 @@ class OnnxRuntimeSession:
         if len(arrays) != len(self.inputs):
             raise TargetError(f"the model reads {len(self.inputs)} inputs, found {len(arrays)}")
         return {s.name: _fitting(s, np.asarray(a)) for s, a in zip(self.inputs, arrays, strict=True)}
+
+
+class Bound:
+    """A model with its inputs and outputs in place; a call runs it and returns when the outputs are there."""
+
+    __slots__ = ("_binding", "_run")
+
+    def __init__(self, session: Any, binding: Any) -> None:
+        self._run = session.run_with_iobinding
+        self._binding = binding
+
+    def __call__(self) -> None:
+        self._run(self._binding)
+
+    def outputs(self) -> list[Array]:
+        """The outputs of the last call."""
+        return [np.asarray(value) for value in self._binding.copy_outputs_to_cpu()]
 
 
 def _fitting(signature: Signature, array: Array) -> Array:
