@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from random import Random
-from statistics import fmean, stdev
+from statistics import stdev
 
 from ...ir.errors import NascError
 from ..lock import DEFAULT_TIMEOUT_S, device_lock
@@ -187,8 +187,7 @@ class Measurement:
         began_s = self.clock.now_s()
         observations = [self.counter.observe()]
         before = watch_rest(self.counter, self.clock)
-        calls = self._prepare(run, before.period_s)
-        cycle_s = calls.ends_s[-1] - calls.starts_s[-1] + (calls.spread.longest_s / 2 if calls.spread else 0.0)
+        calls, cycle_s = self._prepare(run, before.period_s)
         calls.until(self.clock.now_s() + max(self.settle_s, 10 * before.period_s, 3 * cycle_s), self.counter)
         window_s = max(1.0, 50 * before.period_s, 50 * cycle_s)
         ticks = 1 if cycle_s < before.period_s / 20 else 5
@@ -213,8 +212,8 @@ class Measurement:
             energy, flags=tuple(flag for flag in EnergyFlag if flag in flags), observations=tuple(observations)
         )
 
-    def _prepare(self, run: Run, period_s: float) -> Calls:
-        """Warm up, and choose how many calls to make at a time and how far apart.
+    def _prepare(self, run: Run, period_s: float) -> tuple[Calls, float]:
+        """Warm up, and choose how many calls to make at a time and how far apart; gives the time that takes, too.
 
         Calls shorter than a millisecond are made in groups, so that looking at the clock costs nothing. Calls of a
         twelfth of the period or longer are spread over it: a counter that moves every 50 ms or more seldom may look at
@@ -225,15 +224,12 @@ class Measurement:
         began_s = self.clock.now_s()
         while len(calls.ends_s) < 3 or (calls.ends_s[-1] - began_s < 0.1 and len(calls.ends_s) < 100_000):
             calls.once()
-        lengths_s = [end_s - start_s for start_s, end_s in zip(calls.starts_s, calls.ends_s, strict=True)]
-        latency_s = fmean(lengths_s[len(lengths_s) // 2 :])
+        latency_s = calls.typical_s()
         repeat = max(1, math.ceil(1e-3 / max(latency_s, 1e-9)))
         spread = None
         if period_s >= 0.045 and latency_s >= period_s / 12:
             spread = Spread(period_s, min(latency_s, period_s) / 4, Random(self.seed))
-        calls = Calls(run, self.clock, repeat, spread)
-        calls.once()
-        return calls
+        return Calls(run, self.clock, repeat, spread), repeat * latency_s + (spread.longest_s / 2 if spread else 0.0)
 
 
 def summarise(calls: Calls, edges: Sequence[Edge], before: Rest, after: Rest) -> Energy:
@@ -278,6 +274,7 @@ def summarise(calls: Calls, edges: Sequence[Edge], before: Rest, after: Rest) ->
         calls=round(count),
         windows=len(above_j),
         window_s=length_s,
+        span_s=(edges[0].at_s, edges[-1].at_s),
         counter_period_s=before.period_s,
         gap_share=max(0.0, 1 - latency_s / cycle_s),
         flags=tuple(flags),

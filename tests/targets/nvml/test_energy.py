@@ -30,7 +30,7 @@ def measure(gpu: Any, run: Callable[[], None], **changes: Any) -> Energy:
 
 def error(energy: Energy, gpu: Any) -> float:
     assert energy.energy_j is not None
-    return energy.energy_j / gpu.true_j() - 1
+    return energy.energy_j / gpu.true_j(energy.span_s) - 1
 
 
 # ---- the bar: 0.5 % in virtual time, and the naive meters fail it ----
