@@ -41,7 +41,7 @@ class Measurement:
         observations = [self.counter.observe()]
         before = watch_rest(self.counter, self.clock)
         calls, cycle_s = self._prepare(run, before.period_s)
-        # Run in: the sensor may remember the rest before, which would be 3.5 % of a second's window.
+        # Run in: a sensor that averages still remembers the rest before.
         calls.until(self.clock.now_s() + max(self.settle_s, 10 * before.period_s, 3 * cycle_s), self.counter)
         window_s = max(1.0, 50 * before.period_s, 50 * cycle_s)
         ticks = 1 if cycle_s < before.period_s / 20 else 5
