@@ -68,7 +68,9 @@ class Measurement:
             if latency.ratio is not None and latency.verdict is not None and latency.reference_s is not None:
                 rows.append(("baseline, median", seconds(latency.reference_s), ""))
                 found = latency.ratio
-                rows.append(("ratio to baseline", f"{found.value:.3f} {latency.verdict.value}", interval(found.interval, plain)))
+                rows.append(
+                    ("ratio to baseline", f"{found.value:.3f} {latency.verdict.value}", interval(found.interval, plain))
+                )
         if (energy := self.energy) and energy.energy_j is not None:
             rows.append(("energy per call", f"{energy.energy_j * 1e3:.4g} mJ", str(energy.grade)))
         return rows
