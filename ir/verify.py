@@ -37,14 +37,15 @@ def verify(graph: Graph, after: str | None = None) -> None:
     Raises:
         InvalidGraph: with all faults, each at the user's line.
     """
-    faults = [*_header_faults(graph)]
+    typed = hasattr(graph, TYPED)
+    faults = [] if typed else _header_faults(graph)
     known: dict[str, Type] = {}
     for entry in graph.inputs:
         if entry.name in known:
             faults.append(f"graph @{graph.name}: error: %{entry.name} is defined twice")
         known[entry.name] = entry.type
     for op in graph.ops:
-        faults += _op_faults(op, known, graph.sizes, typed=hasattr(graph, TYPED))
+        faults += _op_faults(op, known, graph.sizes, typed=typed)
         known.update(zip(op.results, op.types, strict=True))
     faults += [
         f"graph @{graph.name}: error: it returns %{n}, which nothing defines" for n in graph.outputs if n not in known
@@ -53,8 +54,12 @@ def verify(graph: Graph, after: str | None = None) -> None:
         raise InvalidGraph(faults, after)
 
 
-def retype(graph: Graph) -> Graph:
+def retype(graph: Graph, before: Graph | None = None) -> Graph:
     """The graph with the result types of all ops recomputed, and without the widths that no value carries.
+
+    Args:
+        graph: a graph whose result types may be out of date.
+        before: a valid graph that it was made from: ops that stand in both and read the same types keep theirs.
 
     Raises:
         InvalidGraph: an op breaks its rule.
@@ -62,11 +67,14 @@ def retype(graph: Graph) -> Graph:
     known: dict[str, Type] = {i.name: i.type for i in graph.inputs}
     ops: list[Op] = []
     faults: list[str] = []
+    same = before is not None and before.widths == graph.widths
+    old, old_types = (before.producers, before.types) if before is not None and same else ({}, {})
     for op in graph.ops:
-        if op.kind in SPECS and op.kind not in STORED:
+        held = old.get(op.name) is op and all(known[n] is old_types[n] for n in op.inputs)
+        if not held and op.kind in SPECS and op.kind not in STORED:
             try:
                 types, op = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes), infer=False)
-                op = replace(op, types=types)
+                op = op if types == op.types else replace(op, types=types)
             except Fault as fault:
                 faults.append(report(op, fault))
         ops.append(op)
@@ -112,7 +120,8 @@ def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, t
     if missing := [n for n in op.inputs if n not in known]:
         return [report(op, Fault(f"it reads %{n}, which nothing before it defines", n)) for n in missing]
     faults = [report(op, Fault(f"%{n} is defined twice")) for n in op.results if n in known]
-    if any(w not in sizes or sizes[w] < 1 for n in op.inputs for a in known[n].axes for w in widths_in(a)):
+    widths = set[str]() if typed else {w for n in op.inputs for axis in known[n].axes for w in widths_in(axis)}
+    if any(sizes.get(width, 0) < 1 for width in widths):
         return faults
     if op.kind in STORED:
         return faults + (

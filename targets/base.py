@@ -118,8 +118,8 @@ class Target(Protocol):
         """
         ...
 
-    def load(self, model: Artifact | Path | bytes, *, threads: int = 1) -> Session:
-        """The network, ready to run.
+    def load(self, model: Artifact | Path | bytes, *, threads: int = 1, placed: bool = False) -> Session:
+        """The network, ready to run; `placed` keeps what `Session.placement` needs.
 
         Raises:
             TargetError: the runtime refuses it, or the target is not available.

@@ -133,10 +133,9 @@ class SeriesOfRounds:
             calls_s.append(max(call_s, 1e-9))
         share_s = 0.8 * budget_s / rounds / len(self.lanes)
         for lane, call_s in zip(self.lanes, calls_s, strict=True):
-            lane.calls = min(max(1, round(block_s / call_s)), MOST_CALLS)
-            lane.lead_in = max(1, lane.calls // 8)
-            if (2 * lane.calls + lane.lead_in) * call_s > share_s:
-                lane.calls, lane.lead_in = 1, 0
+            affordable = int(share_s / call_s * 8 / 17)  # a round is two blocks and a lead-in of an eighth of one
+            lane.calls = max(1, min(round(block_s / call_s), affordable, MOST_CALLS))
+            lane.lead_in = max(1, lane.calls // 8) if share_s >= 3 * call_s else 0
         self.began = self.host.counters()
 
     def run_round(self) -> None:

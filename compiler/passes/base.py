@@ -6,6 +6,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
@@ -113,7 +114,7 @@ class Pass:
             UsageError: an unknown option, a missing one, or a value that cannot be read.
         """
         known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # pyright: ignore[reportArgumentType]
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         for key in options:
             if key not in known:
                 raise UsageError(f"{cls.name} has no option {key!r}", mend=did_you_mean(key, list(known)))
@@ -143,6 +144,11 @@ class Pass:
     def needs_data(self) -> bool:
         """Whether the result depends on data, and not only on the network."""
         return False
+
+
+@lru_cache(maxsize=64)
+def _hints(cls: type[Pass]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 def option_text(value: Any) -> str:

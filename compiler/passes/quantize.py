@@ -85,7 +85,7 @@ class Quantize(Pass):
             for name in [op.name for op in chosen_layers(graph, self.layers)]:
                 graph = read_through(graph, name, activation(self.activations))
         weights = Store({**network.weights.recipes, **{n: network.weights.unrounded(n) for n in stored}})
-        return Network(rebuilt(graph, graph.ops), weights)
+        return Network(rebuilt(network.graph, graph.ops), weights)
 
 
 def weight_type(graph: Graph, layer: Op, name: str, encoding: Encoding, axis: int | None) -> Type:

@@ -10,7 +10,7 @@ from typing import Literal, Self
 import torch
 from torch import Tensor
 
-from ...ir import SPECS, Axis, Graph, Op, Spec, Step, UsageError, rebuilt, width_named, widths_in
+from ...ir import SPECS, Axis, Graph, Op, Spec, UsageError, retype, width_named, widths_in
 from ...ir.axes import Const, Product, Sum, Width, size
 from ..network import Network
 from ..weights import Computed, Recipe, Store
@@ -111,14 +111,17 @@ def gathered(network: Network, maps: Mapping[str, Tensor], how: Resize, context:
                 raise PassError("integer weights cannot grow", op=op, mend="Put `resize` before `quantize`.")
             source = network.weights.unrounded(op.name)
             recipes[op.name] = resized(op, source, indices, divided.get(op.name), how, context.seed)
-        ops.append(replace(op, types=tuple(replace(t, step=_forgotten(t.step)) for t in op.types)))
+        ops.append(_forgetting(op))
     store = network.weights.with_recipes(recipes)
     unrounded = {op.name: store.unrounded(op.name) for op in graph.stored if op.type.quantized}
-    return Network(rebuilt(new, ops), Store({**store.recipes, **unrounded}))
+    return Network(retype(replace(new, ops=tuple(ops))), Store({**store.recipes, **unrounded}))
 
 
-def _forgotten(step: Step | None) -> Step | None:
-    return step.forget() if step else None
+def _forgetting(op: Op) -> Op:
+    """The op with its steps unknown."""
+    if not any(t.quantized for t in op.types):
+        return op
+    return replace(op, types=tuple(replace(t, step=t.step.forget() if t.step else None) for t in op.types))
 
 
 def _reading_layers(graph: Graph) -> list[tuple[Op, Spec, int]]:
@@ -178,14 +181,20 @@ def resized(
         fresh = torch.zeros((), dtype=torch.bool)
         copied = torch.zeros((), dtype=torch.bool)
         for axis, index in indices.items():
+            if len(index) <= tensor.shape[axis] and not drawn:
+                result = result.index_select(axis, index)
+                continue
             shape = [1] * tensor.dim()
             shape[axis] = -1
-            result = result.index_select(axis, index.clamp(min=0))
+            kept = index.clamp(min=0)
+            result = result.index_select(axis, kept)
             fresh = fresh | (index < 0).reshape(shape)
-            counts = torch.bincount(index.clamp(min=0), minlength=tensor.shape[axis])[index.clamp(min=0)]
+            counts = torch.bincount(kept, minlength=tensor.shape[axis])[kept]
             copied = copied | (counts > 1).reshape(shape)
             if axis == input_axis and how.grow == "net2net":
                 result = result / counts.to(result.dtype).reshape(shape)
+        if not drawn:
+            return result.contiguous()
         random = generator(seed, "resize", op.name)
         if how.noise and op.kind == "weight" and tensor.dim() > 1:
             noise = torch.randn(result.shape, generator=random) * how.noise * tensor.std()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
 from ..axes import Axes, Axis, Const, size
@@ -62,11 +63,16 @@ class Spec:
         """Whether the op multiplies its input with a weight."""
         return self.weight_axis is not None
 
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The position of each operand, by its plain name."""
+        return {name.rstrip("?*"): i for i, name in enumerate(self.operands)}
+
     def index(self, operand: str) -> int:
         """The position of an operand, by its plain name."""
-        return next(i for i, name in enumerate(self.operands) if name.rstrip("?*") == operand)
+        return self.positions[operand]
 
-    @property
+    @cached_property
     def arity(self) -> tuple[int, int | None]:
         """The least and the greatest number of operands (None: no limit)."""
         least = sum(not name.endswith(("?", "*")) for name in self.operands)

@@ -9,6 +9,7 @@ import numpy as np
 
 from ...ir import Op
 from .elements import element
+from .quantize import step_and_zero
 from .registry import EmissionError, emits
 from .writer import Writer
 
@@ -63,13 +64,22 @@ def pooled(
 
 @emits("max_pool1d", "max_pool2d", "max_pool3d")
 def max_pool(writer: Writer, op: Op) -> None:
-    """The largest value of each window; padding never wins."""
+    """The largest value of each window; padding never wins.
+
+    Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
+    stand for, of which the largest is one of them, so nothing is rounded.
+    """
     rank = int(op.kind[-2])
     window = window_of(writer, op, rank)
-    pooled(
-        writer, op, "MaxPool", writer.real(op.inputs[0], op.type.format), rank, op.name,
+    wide = op.type.quantized and op.type.format.bits > 8
+    given = writer.real(op.inputs[0]) if wide else writer.moved(op)
+    result = pooled(
+        writer, op, "MaxPool", given, rank, f"{op.name}/numbers" if wide else op.name,
         kernel_shape=window.kernel, strides=window.stride, pads=window.pads, dilations=window.dilation,
     )  # fmt: skip
+    if wide:
+        step, zero = step_and_zero(writer, op.name, op.type)
+        writer.node("QuantizeLinear", [result, step, zero], op.name)
 
 
 @emits("avg_pool1d", "avg_pool2d", "avg_pool3d")

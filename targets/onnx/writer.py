@@ -20,6 +20,7 @@ from .clamps import folded
 from .elements import Array, element, stored
 from .external import External
 from .registry import EmissionError
+from .style import Style
 
 Value: TypeAlias = "int | float | str | Sequence[int] | Sequence[float]"
 
@@ -29,13 +30,14 @@ _Attribute = onnx.AttributeProto
 class Writer:
     """The ONNX graph under construction, and the IR it is made from."""
 
-    def __init__(self, graph: Graph, weights: Weights, external: External | None = None) -> None:
+    def __init__(self, graph: Graph, weights: Weights, style: Style, external: External | None = None) -> None:
         self.graph = graph
         self.weights = weights
         self.proto = onnx.GraphProto(name=graph.name)
         self.external = external
         self.op: Op | None = None
-        self.folded = folded(graph)
+        self.style = style
+        self.folded = folded(graph) if style.clip_codes else frozenset[str]()
         self._types = graph.types
         self._sizes = graph.sizes
         self._producers = graph.producers
@@ -120,6 +122,10 @@ class Writer:
             result = self.cast(result, f"{name}/{format}", format)
         self._real[name, format] = result
         return result
+
+    def moved(self, op: Op) -> str:
+        """What an op reads that moves or chooses elements: codes as they are, since its result keeps their type."""
+        return self.value(op.inputs[0]) if op.type.quantized else self.real(op.inputs[0], op.type.format)
 
     def cast(self, value: str, result: str, format: Format) -> str:
         """Write a Cast."""

@@ -8,7 +8,6 @@ import numpy as np
 import onnx
 
 from ..base import Signature, TargetError
-from ..onnx.emit import OPSET
 
 ELEMENTS = {"float32": 1, "uint8": 2, "int8": 3, "uint16": 4, "int16": 5, "int32": 6, "int64": 7, "bool": 9,
             "float16": 10, "float64": 11, "bfloat16": 16}  # fmt: skip
@@ -50,6 +49,6 @@ def floor_model(inputs: Sequence[Signature], nodes: int) -> bytes:
     for i in range(1, nodes):
         graph.node.add(op_type="Neg", input=[str(i - 1)], output=[str(i)])
     graph.output.add(name=str(nodes - 1)).type.tensor_type.elem_type = element
-    model = onnx.ModelProto(ir_version=10, producer_name="nasc", graph=graph)
-    model.opset_import.add(domain="", version=OPSET)
+    model = onnx.ModelProto(ir_version=9, producer_name="nasc", graph=graph)
+    model.opset_import.add(domain="", version=20)
     return model.SerializeToString()

@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ...ir import Graph, Op, Type
+from ...ir import Graph, Op
 from ...ir.layers import layers, operand
-from ..onnx.clamps import CLAMPS, MOVES, folded
+from ..onnx.clamps import CLAMPS, MOVES, folded, source
+from ..onnx.layers import unflattened
 from ..plan import LayerPlan, Need, Plan
 
 ISLANDS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
            "adaptive_avg_pool3d", "leaky_relu", "sigmoid", "softmax")  # fmt: skip
 """Ops with integer kernels, which need integers on all sides."""
 
-Fate = Literal["codes", "numbers", "both", "clamped"]
-"""What becomes of a layer's result. `codes`: one quantize reads it, and nothing else. `numbers`: none does. `both`: a
-quantize and something else, or several quantizes. `clamped`: one clamp reads it and one op reads that."""
+Fate = Literal["codes", "wide", "numbers", "both", "clamped"]
+"""What becomes of a layer's result. `codes`: one quantize reads it, and nothing else. `wide`: the same, to more than 8
+bits or with several steps. `numbers`: none does. `both`: a quantize and something else, or several quantizes.
+`clamped`: one clamp reads it and one op reads that."""
 
 
 def plan(graph: Graph) -> Plan:
@@ -40,6 +42,8 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
     """What is expected of one layer, and what it lacks."""
     if why := operands_in_float(graph, layer):
         return LayerPlan(layer.name, False, why), []
+    if layer.kind == "linear" and unflattened(graph, layer) is None:
+        return LayerPlan(layer.name, False, f"two axes of its result {layer.type} depend on the batch"), []
     needs = bias_needs(graph, layer)
     fate = fate_of(graph, layer.name, skipped)
     if why := result_in_float(graph, layer, fate):
@@ -72,22 +76,13 @@ def operands_in_float(graph: Graph, layer: Op) -> str:
     return ""
 
 
-def source(graph: Graph, name: str) -> Type:
-    """The type of a value, or of the quantized one that it merely rearranges."""
-    type = graph.types[name]
-    op = graph.producers.get(name)
-    if type.step is None and op is not None and op.kind in MOVES:
-        return source(graph, op.inputs[0])
-    return type
-
-
 def bias_needs(graph: Graph, layer: Op) -> list[Need]:
-    """Whether the bias must be written as 32-bit codes: of convolutions and matrix products, not of stacks of them.
+    """Whether the bias must be written as 32-bit codes.
 
     ONNX Runtime rounds a float bias by itself where the result is quantized; that no pass has seen, and torch would
-    compute with the unrounded one. A product with more than two axes adds its bias in float.
+    compute with the unrounded one.
     """
-    if len(layer.inputs) < 3 or stacked(graph, layer):
+    if len(layer.inputs) < 3:
         return []
     bias = layer.inputs[2]
     type = graph.types[bias]
@@ -97,18 +92,15 @@ def bias_needs(graph: Graph, layer: Op) -> list[Need]:
     return [Need("bias-in-step", layer.name, bias, reason)]
 
 
-def stacked(graph: Graph, layer: Op) -> bool:
-    """Whether a linear layer reads more (or fewer) than two axes, and becomes MatMul and Add in place of Gemm."""
-    return layer.kind == "linear" and graph.types[layer.inputs[0]].rank != 2
-
-
 def result_in_float(graph: Graph, layer: Op, fate: Fate) -> str:
     """Why what reads a layer's result keeps it from integer kernels; empty: nothing does."""
     if fate == "codes":
         return ""
+    if fate == "wide":
+        return f"its result %{layer.name} is quantized to more than 8 bits, or with several steps"
     if layer.kind != "linear":
         return f"its result %{layer.name} is not quantized, or not for all who read it, as a convolution needs"
-    if stacked(graph, layer) and len(layer.inputs) > 2:
+    if graph.types[layer.inputs[0]].rank != 2:
         return ""
     if fate == "both":
         return f"its result %{layer.name} is read both as integers and as numbers, or as two kinds of integers"
@@ -133,10 +125,11 @@ def fate_of(graph: Graph, name: str, skipped: frozenset[str]) -> Fate:
     """What becomes of a layer's result."""
     found = list(uses(graph, name, skipped))
     if len(found) == 1 and (only := found[0]) is not None:
-        if takes_codes(only):
-            return "codes"
+        if only.kind == "quantize":
+            return "codes" if takes_codes(only) else "wide"
         if only.kind in MOVES:
-            return "codes" if fate_of(graph, only.name, skipped) == "codes" else "numbers"
+            fate = fate_of(graph, only.name, skipped)
+            return fate if fate in ("codes", "wide") else "numbers"
         if only.kind in CLAMPS and only.name not in graph.outputs and len(graph.readers.get(only.name, ())) == 1:
             return "clamped"
     return "both" if any(use is not None and use.kind == "quantize" for use in found) else "numbers"

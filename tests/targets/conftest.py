@@ -8,11 +8,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
 from nasc.ir import Graph, parse, verify
 from nasc.ir.axes import size
 from nasc.ir.formats import BF16, F8E4M3, F8E5M2, F16, F32, F64
+from numpy.typing import NDArray
 
 Array = NDArray[Any]
 

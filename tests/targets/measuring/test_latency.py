@@ -200,6 +200,13 @@ def test_a_network_too_slow_for_the_budget_gives_figures_but_no_verdict(machine:
     assert latency.elapsed_s < 25
 
 
+def test_a_small_budget_makes_blocks_shorter_not_single_calls(machine: Any) -> None:
+    host = machine()
+    latency = LatencyMeter(host=host, budget_s=0.5).measure(host.work(25e-6), host.work(25e-6), host.work(1e-6))
+    assert latency.n >= 16 * 2 * 100
+    assert latency.elapsed_s < 0.6
+
+
 def test_several_candidates_share_one_series(machine: Any) -> None:
     host = machine(drift=slows_down, noise=0.01)
     costs_s = {"a": 1e-3, "b": 1.3e-3, "c": 1e-3}
