@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from itertools import product as pairs
 
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from support.drawing import SIZES, atoms, terms
-
 from nasc.ir import N, Product, Sum, Width, parse_axes, product, total, widths_in
 from nasc.ir.axes import ONE, Axis, Batch, Const, factors, has_batch, parts, size, substitute
+from support.drawing import SIZES, atoms, terms
 
 A, B = Width("a"), Width("b")
 
@@ -90,7 +90,7 @@ def check_normal(axis: Axis) -> None:
     assert len(axis.terms) > 1
     assert not any(isinstance(t, type(axis)) for t in axis.terms)
     assert (Const(1) if isinstance(axis, Product) else Const(0)) not in axis.terms
-    assert not any(isinstance(a, Const) and isinstance(b, Const) for a, b in zip(axis.terms, axis.terms[1:]))  # noqa: B905
+    assert not any(isinstance(a, Const) and isinstance(b, Const) for a, b in pairwise(axis.terms))
     if isinstance(axis, Product):
         assert not any(isinstance(t, Sum) for t in axis.terms[:-1])
     for term in axis.terms:

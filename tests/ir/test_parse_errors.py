@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from nasc.ir import NascError, ParseError, UsageError, parse, parse_axes, parse_encoding
 
 HEAD = "nasc 1\ngraph @g(%x: f32[N, 4]) {\n"
@@ -152,13 +151,13 @@ def test_errors_are_errors_of_nasc_and_exit_with_one() -> None:
 
 @pytest.mark.parametrize("text", ["", "f32 f32", "u8<", "i8<per 0", "[3]", "u8<2^-3>x"])
 def test_encodings_alone(text: str) -> None:
-    with pytest.raises(ParseError, match="^weights:1:"):
+    with pytest.raises(ParseError, match=r"^weights:1:"):
         parse_encoding(text, "weights")
 
 
 @pytest.mark.parametrize("text", ["", "$", "3,", "$a+", "(3", "3)", "3 4"])
 def test_axes_alone(text: str) -> None:
-    with pytest.raises(ParseError, match="^axes:1:"):
+    with pytest.raises(ParseError, match=r"^axes:1:"):
         parse_axes(text)
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from nasc.ir import Location, N, Width, product, total, widths_in
 from nasc.ir.axes import ONE, Axis, Const
 from nasc.ir.solver import Mismatch, Reason, Solver
@@ -28,7 +29,7 @@ def test_two_widths_become_the_earlier() -> None:
 def test_a_chain_of_widths_resolves_to_its_root() -> None:
     solver = Solver()
     chain = [solver.fresh(4) for _ in range(6)]
-    for left, right in zip(chain, chain[1:], strict=False):
+    for left, right in pairwise(chain):
         solver.unify(right, left, WHY)
     assert {solver.resolve(w) for w in chain} == {chain[0]}
     solver.freeze(chain[3], WHY)
@@ -271,6 +272,6 @@ def test_any_sizes_of_what_stays_free_satisfy_the_equations(
             solver.unify(left, right, WHY)
             held.append((left, right))
     free = dict.fromkeys(n for w in widths for n in widths_in(solver.resolve(w)))
-    for new in ({n: 1 for n in free}, {n: 2 + i for i, n in enumerate(free)}):
+    for new in (dict.fromkeys(free, 1), {n: 2 + i for i, n in enumerate(free)}):
         for x, y in held:
             assert size(solver.resolve(x), new) == size(solver.resolve(y), new)

@@ -7,13 +7,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.drawing import graphs, types
-
 from nasc.ir import Encoding, Graph, Input, Location, Op, Step, Type, format_named, parse, parse_encoding, text
 from nasc.ir.axes import Const, Width
 from nasc.ir.formats import F32
 from nasc.ir.printer import attribute_text
 from nasc.ir.types import as_f32, shortest
+from support.drawing import graphs, types
 
 SHOWN = """\
 nasc 1
@@ -30,7 +29,8 @@ graph @tiny_cnn(%image: f32[N, 3, 32, 32], %mask: bool[N]) {
   %side.w: i4<per 1 2^>[$stem, $stem, 3, 3] = weight
   %more.w: i4<per 0 2^?>[$stem, $stem, 3, 3] = weight
   %flat: u8<0.047, 3>[N, $stem*1024] = reshape %act.q {shape=[N, $stem*1024]}
-  %joined: f32[N, 3*($stem+$layer1.0.conv)+$stem*2] = aten.odd.default %flat {args=["%0", [1, -2], none, true, 1e-05, -inf, f16, "a\\"b", $stem*4, N]}
+  %joined: f32[N, 3*($stem+$layer1.0.conv)+$stem*2] = cat %x, %flat {dim=1}
+  %odd: bool[0] = aten.odd.default %flat {args=["%0", [1, -2], none, true, 0.0625, -inf, f16, "a\\"b", $stem*4, N]}
   %a, %b: f32[], i64[0] = aten.split.default
   return %joined, %a
 }

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from hypothesis import strategies as st
-
 from nasc.ir import Format, Graph, Input, Location, N, Op, Step, Type, Width, product, total
 from nasc.ir.axes import Axis, Const
 from nasc.ir.formats import FLOATS, format_named
