@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axes import ONE, Axes, Axis, factors, has_batch, product, total
+from ..printer import attribute_text
 from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
 
@@ -30,7 +31,7 @@ def reshape(site: Site) -> Sequence[Axes]:
     asked = site.attribute("shape")
     axes = tuple(map(site.solver.resolve, target))
     if not site.infers and axes != site.terms("shape"):
-        raise Fault(f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {asked}")
+        raise Fault(f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {attribute_text(asked)}")
     site.put("shape", axes)
     return [axes]
 
