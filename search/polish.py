@@ -1,4 +1,4 @@
-"""Train the finalists: the cheapest candidates of the front, which lose too much as they are, but little after training.
+"""Train the finalists: the cheapest candidates of the front, which lose too much as they are, but less when trained.
 
 A search without training finds out how much each choice of bits hurts; a few epochs of quantization-aware training give
 most of it back (Jacob et al., CVPR 2018, section 3). So they are spent where they decide: on the candidates that cost

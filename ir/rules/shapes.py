@@ -31,7 +31,9 @@ def reshape(site: Site) -> Sequence[Axes]:
     asked = site.attribute("shape")
     axes = tuple(map(site.solver.resolve, target))
     if not site.infers and axes != site.terms("shape"):
-        raise Fault(f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {attribute_text(asked)}")
+        raise Fault(
+            f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {attribute_text(asked)}"
+        )
     site.put("shape", axes)
     return [axes]
 
