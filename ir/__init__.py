@@ -2,6 +2,7 @@
 
 from .axes import Axes, Axis, Batch, Const, N, Product, Sum, Width, product, total, widths_in
 from .digest import graph_digest, structure_digest
+from .edit import reading, rebuilt, rewired, without_dead_code
 from .errors import NascError, UsageError
 from .formats import Format, format_named
 from .graph import STORED, Attribute, Graph, Input, Location, Op, fresh_name
@@ -15,9 +16,58 @@ from .verify import InvalidGraph, retype, verify
 from .weights import Weights
 
 __all__ = [
-    "SPECS", "STORED", "Attribute", "Axes", "Axis", "Batch", "Const", "Encoding", "Fault", "Format", "Frozen", "Graph",
-    "Inference", "Input", "InvalidGraph", "Location", "N", "NascError", "Op", "ParseError", "Product", "Spec", "Step",
-    "Sum", "Type", "UsageError", "Weights", "Width", "aliases", "attributes", "chosen_layers", "format_named",
-    "fresh_name", "graph_digest", "infer", "layers", "op_text", "operand", "output_axis", "parse", "parse_axes", "parse_encoding",
-    "product", "retype", "structure_digest", "text", "total", "verify", "width_named", "widths_in",
-]  # fmt: skip
+    "SPECS",
+    "STORED",
+    "Attribute",
+    "Axes",
+    "Axis",
+    "Batch",
+    "Const",
+    "Encoding",
+    "Fault",
+    "Format",
+    "Frozen",
+    "Graph",
+    "Inference",
+    "Input",
+    "InvalidGraph",
+    "Location",
+    "N",
+    "NascError",
+    "Op",
+    "ParseError",
+    "Product",
+    "Spec",
+    "Step",
+    "Sum",
+    "Type",
+    "UsageError",
+    "Weights",
+    "Width",
+    "aliases",
+    "attributes",
+    "chosen_layers",
+    "format_named",
+    "fresh_name",
+    "graph_digest",
+    "infer",
+    "layers",
+    "op_text",
+    "operand",
+    "output_axis",
+    "parse",
+    "parse_axes",
+    "parse_encoding",
+    "product",
+    "reading",
+    "rebuilt",
+    "retype",
+    "rewired",
+    "structure_digest",
+    "text",
+    "total",
+    "verify",
+    "width_named",
+    "widths_in",
+    "without_dead_code",
+]

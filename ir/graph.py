@@ -127,6 +127,11 @@ class Graph:
         """The ops whose values lie in the weights' store."""
         return tuple(op for op in self.ops if op.kind in STORED)
 
+    def __str__(self) -> str:
+        from .printer import text
+
+        return text(self)
+
     def with_sizes(self, sizes: Mapping[str, int]) -> Graph:
         """The same graph with other sizes for some of its widths."""
         return replace(self, widths=tuple((name, sizes.get(name, size)) for name, size in self.widths))

@@ -14,7 +14,7 @@ from .errors import NascError
 from .graph import STORED, Attribute, Graph, Op, canonical, fresh_name, is_axis
 from .rules import SPECS, Fault, Site, attributes
 from .solver import Mismatch, Reason, Solver
-from .types import Type
+from .types import Encoding, Type
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +53,11 @@ def apply_rule(op: Op, types: Sequence[Type], solver: Solver, *, infer: bool) ->
     axes = spec.rule(site)
     if len(axes) != len(op.results):
         raise Fault(f"it gives {len(axes)} results, found {len(op.results)}")
-    format = spec.formats(site) if spec.formats else site.float_format()
-    step = op.type.step if op.kind == "quantize" else None
-    results = tuple(Type(format, tuple(map(solver.resolve, a)), step) for a in axes)
+    stored = spec.encoding(site) if spec.encoding else Encoding(site.float_format())
+    results = tuple(Type(stored.format, tuple(map(solver.resolve, a)), stored.step) for a in axes)
     if site.solved:
-        op = replace(op, attributes=tuple((k, site.solved.get(k, v)) for k, v in op.attributes))
+        solved = tuple((k, site.solved.get(k, v)) for k, v in op.attributes)
+        op = op if solved == op.attributes else replace(op, attributes=solved)
     return results, op
 
 

@@ -32,7 +32,7 @@ class Step:
     """The real value of one integer step of a quantized value, and the integer that means zero.
 
     Args:
-        value: the step of the whole tensor, a positive binary32 number; None: not known yet, or one per index of `axis`.
+        value: the step of the whole tensor, a positive binary32 number; None: unknown, or one per index of `axis`.
         zero: the integer that means the real number 0; None: not yet known.
         axis: there is one step per index of this axis, kept beside the weight's codes.
         known: whether `calibrate` has found it; an unknown step prints as `?`.
@@ -47,8 +47,13 @@ class Step:
 
     @staticmethod
     def of(value: float, zero: int = 0) -> Step:
-        """A known step for a whole tensor, rounded to binary32."""
-        value = as_f32(value)
+        """A known step for a whole tensor, rounded to binary32.
+
+        Raises:
+            ValueError: it is not positive, or not a binary32 number.
+        """
+        if not 0 < value < 2.0**128 - 2.0**103 or not (value := as_f32(value)):
+            raise ValueError(f"a step must be a positive binary32 number, found {value}")
         return Step(value=value, zero=zero, known=True, power_of_two=math.frexp(value)[0] == 0.5)
 
     @staticmethod

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
-from ..axes import Axes, Axis, Const, size
+from ..axes import Axes, Axis, Const, has_batch, size
 from ..errors import NascError
 from ..formats import F32, FLOATS, Format
 from ..graph import Attribute, Op, canonical, is_axis
+from ..printer import attribute_text
 from ..solver import Mismatch, Reason, Solver
-from ..types import Type
+from ..types import Encoding, Type
 
 REQUIRED = "required"
 """Default of an attribute that must be given."""
@@ -46,7 +48,7 @@ class Spec:
         attributes: names and defaults in canonical order.
         weight_axis: for layers, the axis of operand `weight` that is the layer's output.
         input_axis: for layers, the axis of operand `weight` along which it reads its input.
-        formats: gives the results' formats; by default the widest float format among the operands.
+        encoding: gives how the results are stored; by default in the widest float format among the operands.
     """
 
     kind: str
@@ -55,18 +57,23 @@ class Spec:
     attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     weight_axis: int | None = None
     input_axis: int | None = None
-    formats: Callable[[Site], Format] | None = None
+    encoding: Callable[[Site], Encoding] | None = None
 
     @property
     def is_layer(self) -> bool:
         """Whether the op multiplies its input with a weight."""
         return self.weight_axis is not None
 
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The position of each operand, by its plain name."""
+        return {name.rstrip("?*"): i for i, name in enumerate(self.operands)}
+
     def index(self, operand: str) -> int:
         """The position of an operand, by its plain name."""
-        return next(i for i, name in enumerate(self.operands) if name.rstrip("?*") == operand)
+        return self.positions[operand]
 
-    @property
+    @cached_property
     def arity(self) -> tuple[int, int | None]:
         """The least and the greatest number of operands (None: no limit)."""
         least = sum(not name.endswith(("?", "*")) for name in self.operands)
@@ -81,13 +88,13 @@ def op(
     *operands: str,
     weight_axis: int | None = None,
     input_axis: int | None = None,
-    formats: Callable[[Site], Format] | None = None,
+    encoding: Callable[[Site], Encoding] | None = None,
     **attributes: Attribute,
 ) -> Callable[[Callable[[Site], Sequence[Axes]]], Callable[[Site], Sequence[Axes]]]:
     """Declare an op kind; the decorated function is its rule."""
 
     def declare(rule: Callable[[Site], Sequence[Axes]]) -> Callable[[Site], Sequence[Axes]]:
-        SPECS[kind] = Spec(kind, operands, rule, attributes, weight_axis, input_axis, formats)
+        SPECS[kind] = Spec(kind, operands, rule, attributes, weight_axis, input_axis, encoding)
         return rule
 
     return declare
@@ -154,7 +161,7 @@ class Site:
     def integer(self, name: str) -> int:
         """An integer attribute."""
         if not isinstance(value := self.attribute(name), int):
-            raise Fault(f"attribute {name} must be an integer, found {value!r}")
+            raise Fault(f"attribute {name} must be an integer, found {attribute_text(value)}")
         return value
 
     def integers(self, name: str, length: int | None = None) -> tuple[int, ...]:
@@ -164,7 +171,7 @@ class Site:
             return (value,) * length
         found = value if isinstance(value, tuple) else ()
         if not isinstance(value, tuple) or not all(isinstance(v, int) for v in found):
-            raise Fault(f"attribute {name} must be a list of integers, found {value!r}")
+            raise Fault(f"attribute {name} must be a list of integers, found {attribute_text(value)}")
         if length is not None and len(found) == 1:
             found = found * length
         if length is not None and len(found) != length:
@@ -179,14 +186,14 @@ class Site:
         """A list of size attributes as axis terms."""
         value = self.attribute(name)
         if not isinstance(value, tuple):
-            raise Fault(f"attribute {name} must be a list of sizes, found {value!r}")
+            raise Fault(f"attribute {name} must be a list of sizes, found {attribute_text(value)}")
         return tuple(self._as_term(v, name) for v in value)
 
     def _as_term(self, value: Attribute, name: str) -> Axis:
         if is_axis(value):
             return self.solver.resolve(cast(Axis, value))
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise Fault(f"attribute {name} must hold sizes, found {value!r}")
+            raise Fault(f"attribute {name} must hold sizes, found {attribute_text(value)}")
         return self.solver.fresh(value) if self.infers and value > 1 else Const(value)
 
     def put(self, name: str, value: Attribute) -> None:
@@ -240,7 +247,8 @@ class Site:
     def show(self, axis: Axis) -> str:
         """A term with its size: `$stem = 24`, `$a*64 = 1024`, `16`."""
         resolved = self.solver.resolve(axis)
-        return str(resolved) if isinstance(resolved, Const) else f"{resolved} = {self.solver.size(resolved)}"
+        plain = isinstance(resolved, Const) or has_batch(resolved)
+        return str(resolved) if plain else f"{resolved} = {self.solver.size(resolved)}"
 
     def _value(self, operand: str) -> str:
         return self.op.inputs[self.spec.index(operand)]

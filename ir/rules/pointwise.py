@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axes import Axes, Axis, has_batch
-from ..formats import BOOL, Format
+from ..formats import BOOL
+from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
 
 UNARY: dict[str, dict[str, object]] = {
@@ -79,21 +80,23 @@ def binary(site: Site) -> Sequence[Axes]:
     return [broadcast(site, shapes)]
 
 
-def truth(site: Site) -> Format:
+def truth(site: Site) -> Encoding:
     """Comparisons give `bool`."""
-    return BOOL
+    return Encoding(BOOL)
 
 
 for _kind in BINARY:
     op(_kind, "tensors*", other=None, input=None)(binary)
 for _kind in COMPARE:
-    op(_kind, "tensors*", formats=truth, other=None, input=None)(binary)
+    op(_kind, "tensors*", encoding=truth, other=None, input=None)(binary)
 
 
 @op("prelu", "input", "weight")
 def prelu(site: Site) -> Sequence[Axes]:
     """`x` where positive, else `slope * x`, with one slope or one per channel (axis 1)."""
     axes = site.axes("input")
+    if len(axes) < 2:
+        raise Fault(f"the input has {len(axes)} axes, expected at least 2")
     (slopes,) = site.axes("weight", 1)
     if site.size(slopes) != 1:
         site.unify(axes[1], slopes, "{input} has {left} channels, {weight} has {right} slopes")
@@ -102,13 +105,13 @@ def prelu(site: Site) -> Sequence[Axes]:
     return [site.axes("input")]
 
 
-def declared(site: Site) -> Format:
-    """The format stands in the op's own type."""
-    return site.op.type.format
+def declared(site: Site) -> Encoding:
+    """How the result is stored stands in the op's own type."""
+    return site.op.type.encoding
 
 
-op("quantize", "input", formats=declared)(same)
-op("cast", "input", formats=declared)(same)
+op("quantize", "input", encoding=declared)(same)
+op("cast", "input", encoding=declared)(same)
 
 
 def along(site: Site) -> Sequence[Axes]:

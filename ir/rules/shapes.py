@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axes import ONE, Axes, Axis, factors, has_batch, product, total
+from ..printer import attribute_text
+from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
 
 
-@op("reshape", "input", shape=REQUIRED)
+def moved(site: Site) -> Encoding:
+    """Moving or choosing elements keeps them as they are stored, integer codes included."""
+    return site.type("input").encoding
+
+
+@op("reshape", "input", encoding=moved, shape=REQUIRED)
 def reshape(site: Site) -> Sequence[Axes]:
     """The same elements in row-major order under another shape; `shape` has one term per axis of the result."""
     source, target = site.axes("input"), list(site.terms("shape"))
@@ -24,7 +31,9 @@ def reshape(site: Site) -> Sequence[Axes]:
     asked = site.attribute("shape")
     axes = tuple(map(site.solver.resolve, target))
     if not site.infers and axes != site.terms("shape"):
-        raise Fault(f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {asked}")
+        raise Fault(
+            f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {attribute_text(asked)}"
+        )
     site.put("shape", axes)
     return [axes]
 
@@ -58,7 +67,7 @@ def elements(site: Site, axes: Sequence[Axis], chosen: Sequence[int]) -> tuple[i
     return sum(map(has_batch, terms)), site.size(product(terms))
 
 
-@op("permute", "input", dims=REQUIRED)
+@op("permute", "input", encoding=moved, dims=REQUIRED)
 def permute(site: Site) -> Sequence[Axes]:
     """Axes in another order."""
     axes = site.axes("input")

@@ -9,7 +9,9 @@ from math import inf
 import numpy as np
 
 from ...ir import Op
+from ...ir.formats import F32
 from .elements import element
+from .quantize import code, step_and_zero
 from .registry import EmissionError, emits
 from .writer import Writer
 
@@ -66,20 +68,28 @@ def pooled(
 def max_pool(writer: Writer, op: Op) -> None:
     """The largest value of each window; padding never wins.
 
-    ONNX Runtime takes no padding of the length of the kernel, as dilated windows may ask for; that is padded before.
+    Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
+    stand for, of which the largest is one of them, so nothing is rounded. ONNX Runtime takes no padding of the length of
+    the kernel, as dilated windows may ask for; that is padded before.
     """
-    rank, format = int(op.kind[-2]), op.type.format
-    window, given = window_of(writer, op, rank), writer.real(op.inputs[0], format)
-    pads = window.pads
+    rank, type = int(op.kind[-2]), op.type
+    window = window_of(writer, op, rank)
+    wide = type.quantized and type.format.bits > 8
+    given, pads = writer.real(op.inputs[0]) if wide else writer.moved(op), window.pads
     if any(pad >= k for pad, k in zip(pads, window.kernel * 2, strict=True)):
-        lead = (0,) * (writer.type(op.inputs[0]).rank - rank)
+        lead = (0,) * (type.rank - rank)
         around = writer.integers(lead + pads[:rank] + lead + pads[rank:])
-        given = writer.node("Pad", [given, around, writer.number(-inf, format)], f"{op.name}/padded")
+        least = code(writer, type, type.format.low) if type.quantized and not wide else None
+        floor = least or writer.number(-inf, F32 if wide else type.format)
+        given = writer.node("Pad", [given, around, floor], f"{op.name}/padded")
         pads = (0,) * len(pads)
-    pooled(
-        writer, op, "MaxPool", given, rank, op.name,
+    result = pooled(
+        writer, op, "MaxPool", given, rank, f"{op.name}/numbers" if wide else op.name,
         kernel_shape=window.kernel, strides=window.stride, pads=pads, dilations=window.dilation,
     )  # fmt: skip
+    if wide:
+        step, zero = step_and_zero(writer, op.name, op.type)
+        writer.node("QuantizeLinear", [result, step, zero], op.name)
 
 
 @emits("avg_pool1d", "avg_pool2d", "avg_pool3d")

@@ -123,6 +123,10 @@ class Writer:
         self._real[name, format.name] = result
         return result
 
+    def moved(self, op: Op) -> str:
+        """What an op reads that moves or chooses elements: codes as they are, since its result keeps their type."""
+        return self.value(op.inputs[0]) if op.type.quantized else self.real(op.inputs[0], op.type.format)
+
     def cast(self, value: str, result: str, format: Format) -> str:
         """Write a Cast."""
         return self.node("Cast", [value], result, to=element(format)[0])

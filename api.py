@@ -1,0 +1,443 @@
+"""The functions behind `nasc.*` and the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .ir import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from torch import nn
+
+    from .compiler.frontend.task import Task
+    from .compiler.network import Network
+    from .compiler.passes import Context, Data, Pass
+    from .compiler.training import Epoch
+    from .search.config import Settings
+    from .search.observer import Observer
+    from .search.run import Result
+    from .search.verify import Check
+    from .targets.artifact import Artifact
+    from .targets.measure import Measurement
+
+
+def lower(model: nn.Module, example_inputs: Any, *, name: str | None = None) -> Network:
+    """Lower a PyTorch module to a network: a typed graph with symbolic widths, and its weights.
+
+    Args:
+        model: the module; its evaluation mode is lowered, its own mode is left as it is.
+        example_inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs; axis 0 is the batch.
+        name: the graph's name, by default made of the class's.
+
+    Raises:
+        NascError: torch.export refuses the model, or the lowered graph does not compute what the module does.
+    """
+    from .compiler.frontend.lower import lower_module
+
+    if isinstance(example_inputs, Mapping):
+        return lower_module(model, (), dict(example_inputs), name=name)
+    args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
+    return lower_module(model, args, name=name)
+
+
+def load_network(source: str | Path, *, input: str | None = None) -> Network:
+    """A network from a `.nasc` file, or lowered from a model file or `package.module:attribute`.
+
+    Args:
+        source: what to load.
+        input: the shape of the example input, `1x3x224x224`, for `package.module:attribute`.
+
+    Raises:
+        UsageError: there is no such file, or it is no model.
+        NascError: the model cannot be lowered.
+    """
+    from .compiler.network import Network
+
+    if str(source).endswith(".nasc"):
+        return Network.load(source)
+    task = load_task(source, input=input)
+    example = task.example_inputs
+    with task.importing():
+        from .compiler.frontend.lower import lower_module
+
+        return lower_module(task.model, example.args, example.kwargs, name=task.name)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One pass of a pipeline that has run: its text, its time in seconds, and whether it changed the graph."""
+
+    text: str
+    seconds: float
+    changed: bool
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What a pipeline gave, and how it went."""
+
+    network: Network
+    steps: tuple[Step, ...]
+
+
+def rewrite(
+    network: Network,
+    passes: str,
+    *,
+    data: str | Data = None,
+    seed: int = 0,
+    dump: Path | None = None,
+) -> Trace:
+    """Apply a pipeline and keep a record.
+
+    Args:
+        network: where to start.
+        passes: the pipeline as text.
+        data: calibration inputs, or the path of a model file that names them.
+        seed: for passes that draw at random.
+        dump: a folder for the network's text before the first and after every pass.
+
+    Raises:
+        UsageError: the text is no pipeline.
+        PassError: a pass refuses the network.
+    """
+    from .compiler.pipeline import parse_pipeline
+
+    pipeline = parse_pipeline(passes)
+    steps: list[Step] = []
+    graphs = [network.graph]
+
+    def observe(index: int, step: Pass, result: Network, seconds: float) -> None:
+        steps.append(Step(str(step), seconds, result.graph != graphs[-1]))
+        graphs.append(result.graph)
+        if dump is not None:
+            _dump(dump, index + 1, step.name, result)
+
+    if dump is not None:
+        _dump(dump, 0, "source", network)
+    result = pipeline.run(network, _context(data, seed), observe=observe)
+    return Trace(result, tuple(steps))
+
+
+def _dump(folder: Path, index: int, name: str, network: Network) -> None:
+    from .ir.files import write_text
+
+    write_text(folder / f"{index:02d}-{name}.nasc", str(network.graph))
+
+
+def _context(data: str | Data, seed: int) -> Context:
+    from .compiler.passes import Context
+
+    if isinstance(data, str):
+        task = load_task(data)
+        return Context.of(lambda: _batches(task), seed=seed)
+    return Context.of(data, seed=seed)
+
+
+def _batches(task: Any) -> Any:
+    for inputs in task.calibration_batches():
+        yield tuple(inputs.values()) if isinstance(inputs, dict) else inputs
+
+
+def space(network: Network) -> dict[str, Any]:
+    """The free widths of a network and what is frozen, as plain values for tables and JSON.
+
+    Returns:
+        `widths`: name, size, layers, parameters and their share; `frozen`: value, axis, size, reason, location;
+        `share`: the share of parameters that lie in tensors with a free axis.
+    """
+    from .ir import aliases, widths_in
+    from .ir.axes import size
+
+    graph = network.graph
+    weights = [op for op in graph.ops if op.kind == "weight"]
+    counts = {op.name: _product(size(a, graph.sizes) for a in op.type.axes) for op in weights}
+    total = max(1, sum(counts.values()))
+    touched = {op.name: {w for a in op.type.axes for w in widths_in(a)} for op in weights}
+    named = aliases(graph)
+    widths: list[dict[str, Any]] = []
+    for name, length in graph.widths:
+        parameters = sum(counts[n] for n, found in touched.items() if name in found)
+        widths.append(
+            {
+                "name": name,
+                "size": length,
+                "layers": list(named[name]),
+                "parameters": parameters,
+                "share": parameters / total,
+            }
+        )
+    frozen = [
+        {
+            "value": f.value,
+            "axis": f.axis,
+            "size": f.size,
+            "reason": f.reason.text,
+            "location": str(f.reason.location) if f.reason.location else None,
+        }
+        for f in network.frozen
+    ]
+    return {"widths": widths, "frozen": frozen, "share": sum(counts[n] for n, t in touched.items() if t) / total}
+
+
+def _product(values: Any) -> int:
+    result = 1
+    for value in values:
+        result *= value
+    return result
+
+
+def export(
+    network: Network,
+    path: str | Path,
+    *,
+    target: str = "onnxruntime:cpu",
+    metadata: Mapping[str, str] | None = None,
+) -> Artifact:
+    """Write a network as ONNX for a target.
+
+    Args:
+        network: what to write; a quantized one after `calibrate`, and after `legalize` for integer kernels.
+        path: the file.
+        target: the target to write for.
+        metadata: more entries for the file's metadata, beside version and digest.
+
+    Raises:
+        UsageError: there is no such target, or the place cannot be written to.
+        NascError: a value's step is not known, or an op cannot be written.
+    """
+    from .targets import target_named
+
+    artifact = target_named(target).emit(
+        network.graph, network.weights, {"nasc.digest": network.key, **(metadata or {})}
+    )
+    artifact.save(path)
+    return artifact
+
+
+def measure(
+    model: str | Path | Network,
+    *,
+    baseline: str | Path | Network | None = None,
+    metrics: Sequence[str] = ("latency",),
+    target: str = "auto",
+    batch: int = 1,
+    threads: int = 1,
+    budget_s: float = 10.0,
+) -> Measurement:
+    """Measure what a model really costs on this device.
+
+    Args:
+        model: an ONNX file (nasc's or any other), or a network, which is emitted first.
+        baseline: another one, run in turns with it, so that the machine's drift cancels.
+        metrics: `latency`, `energy`.
+        target: runtime and device; `auto` takes the best here.
+        batch: length of the batch axis.
+        threads: threads of the runtime.
+        budget_s: seconds to spend on latency at most.
+
+    Raises:
+        UsageError: a missing file, an unknown metric or target, or energy where there is no meter.
+        TargetError: the runtime refuses a model.
+    """
+    from .targets import target_named
+    from .targets.measure import measure_model
+
+    chosen = target_named(target)
+
+    def ready(source: str | Path | Network) -> Artifact | Path:
+        if isinstance(source, str | Path):
+            if not Path(source).exists():
+                raise UsageError(f"{source}: error: there is no such file")
+            return Path(source)
+        return chosen.emit(source.graph, source.weights)
+
+    return measure_model(
+        chosen,
+        ready(model),
+        baseline=None if baseline is None else ready(baseline),
+        metrics=metrics,
+        batch=batch,
+        threads=threads,
+        budget_s=budget_s,
+    )
+
+
+def load_task(source: str | Path, *, input: str | None = None) -> Task:
+    """Load a model file, or `package.module:attribute`. The file is Python code and runs as code.
+
+    Args:
+        source: the path, or where to import from.
+        input: the shape of the example input, `1x3x224x224`, for `package.module:attribute`.
+
+    Raises:
+        UsageError: there is no such file, or it does not define what it must.
+        NascError: the file raised an error.
+    """
+    from .compiler.frontend.model_file import load_task as load
+
+    return load(source, input_shape=input)
+
+
+def compile(
+    model: str | Path | nn.Module | Task,
+    example_inputs: Any = None,
+    *,
+    output: str | Path = "nasc-out",
+    search: str | None = None,
+    trials: int | None = None,
+    objectives: Sequence[str] | None = None,
+    constraints: Sequence[str] | None = None,
+    space: Sequence[str] | None = None,
+    train_epochs: int | None = None,
+    seed: int | None = None,
+    target: str | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+    **data: Any,
+) -> Result:
+    """Search for a faster, smaller network of the same quality, and write it with the evidence.
+
+    Calling it again with the same arguments continues a search that was stopped.
+
+    Args:
+        model: a model file, `package.module:attribute`, a task, or a module (then with `example_inputs`).
+        example_inputs: inputs of the module: a tensor, a tuple, or a dict of keyword inputs.
+        output: folder for the result and the study.
+        search: strategy, by default `tpe`; see `docs/search.md`.
+        trials: candidates to pay for.
+        objectives: such as `accuracy:max`, `latency:min`.
+        constraints: such as `latency<=2ms`.
+        space: rules such as `linear: weights=[i4, i8]`.
+        train_epochs: epochs of training per candidate.
+        seed: of all that is random.
+        target: runtime and device.
+        config: TOML file with settings.
+        settings: further settings by their dotted names, `{"measure.batch": 8}`.
+        observer: is told what happens.
+        data: for a module: `train_data=`, `validation_data=`, `loss=` and so on, as a model file names them.
+
+    Raises:
+        UsageError: what was asked for makes no sense; nothing was computed.
+        NascError: the model cannot be lowered, or the search cannot go on.
+    """
+    from .search.config import configuration
+
+    flags = {
+        "search.strategy": search,
+        "search.trials": trials,
+        "search.objectives": None if objectives is None else list(objectives),
+        "search.constraints": None if constraints is None else list(constraints),
+        "search.space": None if space is None else list(space),
+        "training.epochs": train_epochs,
+        "seed": seed,
+        "target": target,
+        **(settings or {}),
+    }
+    chosen = configuration(flags, path=None if config is None else Path(config)).settings
+    if not isinstance(model, str | Path):
+        from .compiler.frontend.model_values import make_task
+        from .compiler.frontend.task import Task
+
+        model = model if isinstance(model, Task) else make_task(model, example_inputs, **data)
+    return search_task(model, chosen, Path(output), observer=observer)
+
+
+def search_task(
+    model: str | Path | Task,
+    settings: Settings,
+    output: Path,
+    *,
+    input: str | None = None,
+    observer: Observer | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+) -> Result:
+    """What `compile` does, from settings.
+
+    Args:
+        model: a model file, `package.module:attribute`, or a task.
+        settings: what to search, and how.
+        output: folder for the result and the study.
+        input: the shape of the example input, for `package.module:attribute`.
+        observer: is told what happens.
+        progress: is told the epochs of the source network's training, where it has to be trained.
+
+    Raises:
+        UsageError: what was asked for makes no sense; nothing was computed.
+        NascError: the model cannot be lowered, or the search cannot go on.
+    """
+    from .compiler.frontend.lower import lower_module
+    from .compiler.training import trained_checkpoint
+    from .search.builder import TaskBuilder
+    from .search.judge import TaskJudge
+    from .search.protocols import Problem
+    from .search.run import search
+    from .targets import target_named
+
+    target = target_named(settings.target)
+    task = load_task(model, input=input) if isinstance(model, str | Path) else model
+    with suitable_threads(task.model):
+        if task.untrained:
+            seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
+            task = trained_checkpoint(seeded, progress=progress).task
+        example = task.example_inputs
+        with task.importing():
+            network = lower_module(task.model, example.args, example.kwargs, name=task.name)
+        judge = TaskJudge(task, network, target, batch=settings.measure.batch, threads=settings.measure.threads)
+        builder = TaskBuilder(task, network, settings.seed, judge.assess)
+        judge.confirmation = builder.confirmation
+        problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
+        return search(problem, settings, output, observer)
+
+
+SMALL = 100_000
+"""Parameters up to which torch runs a network in one thread: handing such small work out costs more than it saves."""
+
+
+@contextmanager
+def suitable_threads(model: nn.Module) -> Generator[None]:
+    """Run torch in one thread while a small network is at work."""
+    import torch
+
+    before = torch.get_num_threads()
+    if sum(p.numel() for p in model.parameters()) <= SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what takes part."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str] = {}
+    for name in ("nasc", "torch", "onnx", "onnxruntime-gpu", "onnxruntime", "optuna", "torchmetrics"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def verify(folder: str | Path) -> tuple[Check, ...]:
+    """Run the evidence of a result again: digests, emission, agreement with torch, integer kernels, quality.
+
+    Args:
+        folder: the output folder of `compile`, or its `best/`.
+
+    Raises:
+        UsageError: there is no manifest.
+        NascError: a file is damaged.
+    """
+    from .search.verify import verify as run_again
+
+    return run_again(Path(folder), load_task)

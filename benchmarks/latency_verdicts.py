@@ -1,0 +1,196 @@
+"""How often the latency meter is wrong: two sessions of one network, and a network made about 10 % slower.
+
+    python benchmarks/latency_verdicts.py [--comparisons 100] [--network mlp|conv] [--json FILE]
+
+Every comparison makes two fresh sessions, so that the luck of memory placement is drawn anew. Every other comparison
+runs while another process keeps all processors busy. Wrong are FASTER or SLOWER between equal networks, and anything
+but SLOWER for the slower one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from nasc.targets.latency import Latency, LatencyMeter
+from onnx import TensorProto, helper, numpy_helper
+
+# One thread per processor that does nothing but arithmetic; it ends when its standard input is closed.
+LOAD = """
+import os, sys, threading
+import numpy as np
+def spin():
+    a = np.ones((256, 256), np.float32)
+    while True:
+        a @ a
+for _ in range(os.cpu_count() or 1):
+    threading.Thread(target=spin, daemon=True).start()
+print("busy", flush=True)
+sys.stdin.read()
+"""
+
+
+class Builder:
+    """Collects the nodes and weights of a small ONNX network, weights drawn from a seed."""
+
+    def __init__(self, seed: int = 0) -> None:
+        self.random = np.random.default_rng(seed)
+        self.nodes: list[onnx.NodeProto] = []
+        self.weights: list[onnx.TensorProto] = []
+
+    def node(self, kind: str, *inputs: str, **attributes: object) -> str:
+        """Append a node and give the name of its result."""
+        result = f"v{len(self.nodes)}"
+        self.nodes.append(helper.make_node(kind, list(inputs), [result], **attributes))
+        return result
+
+    def weight(self, *shape: int) -> str:
+        """Append a weight, scaled so that signals neither grow nor fade."""
+        name = f"w{len(self.weights)}"
+        scale = np.sqrt(2 / np.prod(shape[1:]))
+        self.weights.append(numpy_helper.from_array((self.random.standard_normal(shape) * scale).astype("f4"), name))
+        return name
+
+    def linear(self, value: str, inputs: int, outputs: int) -> str:
+        return self.node("Gemm", value, self.weight(outputs, inputs), transB=1)
+
+    def conv(self, value: str, inputs: int, outputs: int, size: int = 3, stride: int = 1) -> str:
+        pads = [size // 2] * 4
+        return self.node("Conv", value, self.weight(outputs, inputs, size, size), strides=[stride] * 2, pads=pads)
+
+    def model(self, result: str, shape: list[int], classes: int) -> bytes:
+        """The network from `x` of the given shape to `result`, one row of so many classes."""
+        self.nodes.append(helper.make_node("Identity", [result], ["y"]))
+        x = helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)
+        y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, classes])
+        graph = helper.make_graph(self.nodes, "network", [x], [y], self.weights)
+        model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+        onnx.checker.check_model(model)
+        return model.SerializeToString()
+
+
+def mlp(*, slower: bool) -> tuple[bytes, list[int]]:
+    """16-64-32-32-5 at batch 1; the slower one has one more layer."""
+    build = Builder()
+    value, width = "x", 16
+    for outputs in (64, 32, 32, 32) if slower else (64, 32, 32):
+        value, width = build.node("Relu", build.linear(value, width, outputs)), outputs
+    return build.model(build.linear(value, width, 5), [1, 16], 5), [1, 16]
+
+
+def conv(*, slower: bool, image: int = 224) -> tuple[bytes, list[int]]:
+    """ResNet-18's convolutions; the slower one has two more in its first stage, 9.6 % more multiplications."""
+    build = Builder()
+    value = build.node("Relu", build.conv("x", 3, 64, size=7, stride=2))
+    value, width = build.node("MaxPool", value, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), 64
+    if slower:
+        value = build.node("Relu", build.conv(build.node("Relu", build.conv(value, 64, 48)), 48, 64))
+    for outputs in (64, 128, 256, 512):
+        for _ in range(2):
+            stride = 1 if outputs == width else 2
+            inner = build.node("Relu", build.conv(value, width, outputs, stride=stride))
+            short = value if outputs == width else build.conv(value, width, outputs, size=1, stride=stride)
+            value = build.node("Relu", build.node("Add", build.conv(inner, outputs, outputs), short))
+            width = outputs
+    pooled = build.node("Flatten", build.node("GlobalAveragePool", value))
+    return build.model(build.linear(pooled, width, 1000), [1, 3, image, image], 1000), [1, 3, image, image]
+
+
+NETWORKS: dict[str, Callable[..., tuple[bytes, list[int]]]] = {"mlp": mlp, "conv": conv}
+
+
+def session(network: tuple[bytes, list[int]]) -> Callable[[], object]:
+    """A fresh session on one thread with bound buffers, as something to call."""
+    model, shape = network
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    made = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    binding = made.io_binding()
+    binding.bind_cpu_input("x", np.random.default_rng(1).standard_normal(shape).astype("f4"))
+    binding.bind_output("y", "cpu")
+    return lambda: made.run_with_iobinding(binding)
+
+
+@contextmanager
+def busy_machine() -> Generator[None, None, None]:
+    """Another process keeps every processor busy meanwhile."""
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", LOAD]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield
+        process.communicate()
+
+
+def compare(name: str, comparisons: int, *, slower: bool) -> list[Latency]:
+    """So many comparisons of fresh sessions, every other one on a busy machine."""
+    network, other = NETWORKS[name](slower=slower), NETWORKS[name](slower=False)
+    results: list[Latency] = []
+    for number in range(comparisons):
+        with busy_machine() if number % 2 else nullcontext():
+            results.append(LatencyMeter(seed=number).measure(session(network), session(other)))
+        print(f"\r{name}{' slower' if slower else ''}: {number + 1}/{comparisons}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return results
+
+
+def summary(name: str, results: list[Latency], *, slower: bool) -> list[dict[str, object]]:
+    """One row for the quiet half, one for the busy half."""
+    rows: list[dict[str, object]] = []
+    for half, machine in enumerate(("quiet", "busy")):
+        part = results[half::2]
+        verdicts = Counter(str(result.verdict) for result in part)
+        ratios = [result.ratio.value for result in part if result.ratio]
+        row: dict[str, object] = {"network": name, "against": "10 % slower" if slower else "itself", "machine": machine}
+        row |= {verdict: verdicts[verdict] for verdict in ("FASTER", "SAME", "SLOWER", "AMBIGUOUS")}
+        row |= {
+            "ratio": round(median(ratios), 4),
+            "spread_percent": round(100 * float(np.std(np.log(ratios))), 2),
+            "latency_ms": round(1e3 * median(result.median_s for result in part), 4),
+            "seconds": round(median(result.elapsed_s for result in part), 1),
+            "thread_clock": sum(result.clock != "wall" for result in part),
+            "contended": sum("contended" in result.flags for result in part),
+        }
+        rows.append(row)
+    return rows
+
+
+def main() -> int:
+    """Print the table; exit with 1 if the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--comparisons", type=int, default=20, help="of each pair of networks (100 for the whole)")
+    parser.add_argument("--network", choices=[*NETWORKS], action="append", help="only this one")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    options = parser.parse_args()
+    rows: list[dict[str, object]] = []
+    records: list[dict[str, object]] = []
+    for name in options.network or NETWORKS:
+        for slower in (False, True):
+            results = compare(name, options.comparisons, slower=slower)
+            rows += summary(name, results, slower=slower)
+            records += [{"network": name, "slower": slower} | result.as_dict() for result in results]
+    print(" ".join(f"{key:>14}" for key in rows[0]))
+    for row in rows:
+        print(" ".join(f"{value!s:>14}" for value in row.values()))
+    if options.json:
+        options.json.write_text(json.dumps(records))
+    wrong = sum(row["FASTER"] + row["SLOWER"] for row in rows if row["against"] == "itself")  # pyright: ignore
+    missed = sum(options.comparisons // 2 - row["SLOWER"] for row in rows if row["against"] != "itself")  # pyright: ignore
+    print(f"\n{os.cpu_count()} processors; {wrong} wrong verdicts on equal networks, {missed} slower ones not found")
+    return int(wrong > 0.02 * options.comparisons or missed > 0.05 * options.comparisons * len(rows) / 4)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,75 @@
+"""The command group: how errors are shown, which exit codes they give, and which commands there are."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from ..ir.errors import NascError
+
+
+class Group(TyperGroup):
+    """Commands whose expected errors are printed as one message, with exit code 1 (failed) or 2 (usage)."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run a command; `--debug` lets errors through with their traceback."""
+        try:
+            return super().invoke(ctx)
+        except NascError as error:
+            if ctx.params.get("debug"):
+                raise
+            typer.echo(shown(error), err=True)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            typer.echo("stopped", err=True)
+            raise typer.Exit(130) from None
+        except BrokenPipeError:
+            sys.stderr.close()
+            raise typer.Exit(0) from None
+
+
+def shown(error: NascError) -> str:
+    """An error as the command line prints it: `nasc: error: …`, or the place first where the message has one."""
+    text = str(error)
+    return text if "error:" in text else f"nasc: error: {text}"
+
+
+app = typer.Typer(
+    cls=Group,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help="Compile a PyTorch network into a faster, smaller, verified ONNX network for your own device.",
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from .. import __version__
+
+        typer.echo(f"nasc {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Options of every command."""
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+from . import compile, inspect, measure, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
+
+COMMANDS = (compile, inspect, measure, rewrite, verify)

@@ -1,0 +1,88 @@
+"""`nasc lower`, `nasc space`, `nasc diff`: look at a network without changing it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app
+from .console import note, print_json, print_table, print_text
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A model file (model.py), a lowered network (m.nasc), or package.module:attribute."
+    ),
+]
+InputShape = Annotated[
+    str | None,
+    typer.Option("--input", metavar="1x3x224x224", help="Shape of the example input, for package.module:attribute."),
+]
+
+
+@app.command()
+def lower(
+    model: Model,
+    input: InputShape = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write FILE.nasc and FILE.safetensors instead of printing.")
+    ] = None,
+) -> None:
+    """Lower a PyTorch model to the IR and print it."""
+    from .. import api
+
+    network = api.load_network(model, input=input)
+    if output is None:
+        print_text(str(network.graph))
+    else:
+        network.save(output)
+        note(f"wrote {output} and {output.with_suffix('.safetensors')}")
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="A network's text.")],
+    after: Annotated[Path, typer.Argument(help="Another.")],
+    exit_code: Annotated[bool, typer.Option("--exit-code", help="Exit with 1 where they differ.")] = False,
+) -> None:
+    """Show what differs between two networks, as a unified diff of their text without source lines."""
+    from difflib import unified_diff
+
+    from ..compiler.files import load_graph
+
+    texts = [str(load_graph(path).without_locations()).splitlines(keepends=True) for path in (before, after)]
+    lines = list(unified_diff(texts[0], texts[1], str(before), str(after), n=2))
+    print_text("".join(lines)) if lines else note("no difference")
+    if lines and exit_code:
+        raise typer.Exit(1)
+
+
+@app.command()
+def space(
+    model: Model,
+    input: InputShape = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """List the free widths of a network, what is frozen and why, and the size of the search space."""
+    from .. import api
+
+    network = api.load_network(model, input=input)
+    found = api.space(network)
+    if as_json:
+        print_json(found)
+        return
+    print_table(
+        f"{len(found['widths'])} free widths of @{network.graph.name}",
+        ["width", "size", "layers it is the output of", "parameters"],
+        [(f"${w['name']}", w["size"], ", ".join(w["layers"]), f"{w['share']:.1%}") for w in found["widths"]],
+        numbers=["size", "parameters"],
+    )
+    print_table(
+        f"{len(found['frozen'])} frozen axes",
+        ["tensor", "axis", "size", "because of", "line"],
+        [(f"%{f['value']}", f["axis"], f["size"], f["reason"], f["location"] or "") for f in found["frozen"]],
+        numbers=["axis", "size"],
+    )
+    note(f"{found['share']:.1%} of the parameters are under free widths")

@@ -1,0 +1,50 @@
+"""`nasc measure`: what an ONNX file really costs on this device."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app
+from .console import note, print_json, print_table
+
+
+@app.command()
+def measure(
+    model: Annotated[Path, typer.Argument(help="An ONNX file, nasc's or any other.")],
+    baseline: Annotated[
+        Path | None, typer.Option(help="Another ONNX file to compare with, run in turns with it.")
+    ] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="latency or energy; may be repeated.  [default: latency]")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Length of the batch axis.")] = 1,
+    target: Annotated[
+        str, typer.Option(help="Runtime and device, as onnxruntime:cpu; auto takes the best here.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    budget: Annotated[float, typer.Option(help="Seconds to spend at most per metric.")] = 10.0,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Measure latency, and energy where there is a meter, with intervals; compare with a baseline in the same run."""
+    from .. import api
+
+    found = api.measure(
+        model,
+        baseline=baseline,
+        metrics=metric or ["latency"],
+        batch=batch,
+        target=target,
+        threads=threads,
+        budget_s=budget,
+    )
+    if as_json:
+        print_json(found.as_dict())
+        return
+    print_table(
+        f"{model} on {found.target}, batch {batch}, {threads} thread(s)", ["what", "value", "interval"], found.rows()
+    )
+    for remark in found.remarks():
+        note(remark)

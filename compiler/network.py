@@ -1,0 +1,119 @@
+"""A network: a graph and the numbers beside it. Immutable; an edit is a new network that shares what did not change."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ..ir import Graph, graph_digest, infer
+from ..ir.infer import Frozen
+from .execution import run
+from .weights import Rounded, Store
+
+if TYPE_CHECKING:
+    from .passes.base import Data
+    from .pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Network:
+    """A graph with its weights.
+
+    Args:
+        graph: structure, types and widths; `print(network.graph)` shows it as text.
+        weights: the tensors of the graph's stored values.
+    """
+
+    graph: Graph
+    weights: Store
+
+    @property
+    def widths(self) -> Mapping[str, int]:
+        """The free widths by name, with their sizes: what `resize` takes."""
+        return self.graph.sizes
+
+    @cached_property
+    def frozen(self) -> tuple[Frozen, ...]:
+        """The axes of stored tensors that cannot change, each with the reason and the user's line."""
+        return infer(self.graph).frozen
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of graph and weights: networks with equal keys compute the same."""
+        digest = hashlib.sha256(graph_digest(self.graph).encode())
+        for op in self.graph.stored:
+            digest.update(f"{op.name}={self.weights.recipe(op.name).key}\n".encode())
+        return digest.hexdigest()
+
+    @cached_property
+    def values(self) -> Mapping[str, Tensor]:
+        """The real numbers of all stored values, as the graph's types keep them."""
+        found: dict[str, Tensor] = {}
+        for op in self.graph.stored:
+            recipe = self.weights.recipe(op.name)
+            found[op.name] = recipe.real if isinstance(recipe, Rounded) else recipe.tensor
+        return found
+
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Run the network with torch, without gradients.
+
+        Returns:
+            The output, or a tuple where there are several.
+        """
+        with torch.no_grad():
+            outputs = run(self.graph, self.values, inputs)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def apply(self, pipeline: str | Pipeline, *, data: Data = None, seed: int = 0) -> Network:
+        """Rewrite the network by a pipeline of passes.
+
+        Args:
+            pipeline: passes as text, `resize{stem=24} | quantize{layers=*, weights=i4}`, or parsed.
+            data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them.
+            seed: for passes that draw at random.
+
+        Raises:
+            UsageError: the text is no pipeline, or names something that is not there.
+            PassError: a pass refuses this graph.
+        """
+        from .passes.base import Context
+        from .pipeline import parse_pipeline
+
+        parsed = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
+        return parsed.run(self, Context.of(data, seed=seed))
+
+    def module(self) -> nn.Module:
+        """The network as a trainable module; quantizers are simulated with straight-through gradients."""
+        from .module import GraphModule
+
+        return GraphModule(self)
+
+    def with_trained(self, module: nn.Module) -> Network:
+        """The network with the weights and steps that training has left in `module`, which came from `module()`."""
+        from .module import with_trained
+
+        return with_trained(self, module)
+
+    def save(self, path: str | Path) -> None:
+        """Write `path` (text) and `path` with the suffix `.safetensors` (tensors), each atomically."""
+        from .files import save
+
+        save(self, Path(path))
+
+    @staticmethod
+    def load(path: str | Path) -> Network:
+        """Read what `save` wrote.
+
+        Raises:
+            NascError: a file is missing or damaged, or the two do not belong together.
+        """
+        from .files import load
+
+        return load(Path(path))

@@ -1,0 +1,197 @@
+"""What every pass promises: frozen options that print and parse, and a pure rewrite of a network."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import lru_cache
+from typing import Any, ClassVar, Self, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ...ir import Encoding, NascError, Op, UsageError, parse_encoding
+from ...ir.errors import did_you_mean
+from ..network import Network
+
+Batch: TypeAlias = tuple[Tensor, ...]
+Data: TypeAlias = "Tensor | Sequence[Tensor | Batch] | Callable[[], Iterable[Tensor | Batch]] | None"
+
+
+class PassError(NascError):
+    """A pass refuses a graph; the message names the op and the user's line where there is one."""
+
+    def __init__(self, message: str, *, op: Op | None = None, mend: str | None = None) -> None:
+        place = f"{op.location or '%' + op.name}: error: {op.kind} %{op.name}: " if op else "error: "
+        super().__init__(place + message, mend=mend)
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a pass may look at beside the network.
+
+    Args:
+        data: gives batches of inputs, one tuple of tensors each; None where the user gave no data.
+        seed: for passes that draw at random.
+        memo: lets passes keep what depends on the source network and the data only, from candidate to candidate.
+    """
+
+    data: Callable[[], Iterable[Batch]] | None = None
+    seed: int = 0
+    memo: dict[Any, Any] = field(default_factory=dict[Any, Any], compare=False, repr=False)
+
+    @staticmethod
+    def of(data: Data, seed: int = 0) -> Context:
+        """A context from whatever a caller has: one tensor, batches, or a function that gives batches."""
+        if data is None:
+            return Context(seed=seed)
+        if isinstance(data, Tensor):
+            return Context(data=lambda: [(data,)], seed=seed)
+
+        def batches() -> Iterable[Batch]:
+            for batch in data() if callable(data) else data:
+                yield (batch,) if isinstance(batch, Tensor) else tuple(batch)
+
+        return Context(data=batches, seed=seed)
+
+    def samples(self, count: int, asker: str) -> list[Batch]:
+        """Whole batches, cut so that they hold `count` samples together, or all there are.
+
+        Raises:
+            PassError: there is no data.
+        """
+        if self.data is None:
+            raise PassError(
+                f"{asker} needs data and there is none",
+                mend="Give the model file `calibration_data` or `validation_data`, or pass data=… (`--data model.py`).",
+            )
+        taken: list[Batch] = []
+        left = count
+        for batch in self.data():
+            if left <= 0:
+                break
+            taken.append(tuple(t[:left] for t in batch))
+            left -= taken[-1][0].shape[0]
+        if not taken:
+            raise PassError(f"{asker} needs data and the data is empty")
+        return taken
+
+
+PASSES: dict[str, type[Pass]] = {}
+
+
+def register(name: str) -> Callable[[type[Any]], type[Any]]:
+    """Make a pass known under its name in pipelines."""
+
+    def note(cls: type[Any]) -> type[Any]:
+        cls.name = name
+        PASSES[name] = cls
+        return cls
+
+    return note
+
+
+class Pass:
+    """A rewrite of networks. Subclasses are frozen dataclasses whose fields are the options."""
+
+    name: ClassVar[str]
+
+    def run(self, network: Network, context: Context) -> Network:
+        """The rewritten network; the given one stays as it is.
+
+        Raises:
+            PassError: the pass cannot be applied to this network.
+        """
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, options: Mapping[str, str]) -> Self:
+        """The pass with options as text.
+
+        Raises:
+            UsageError: an unknown option, a missing one, or a value that cannot be read.
+        """
+        known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # pyright: ignore[reportArgumentType]
+        hints = _hints(cls)
+        for key in options:
+            if key not in known:
+                raise UsageError(f"{cls.name} has no option {key!r}", mend=did_you_mean(key, list(known)))
+        for key, f in known.items():
+            if key not in options and f.default is MISSING and f.default_factory is MISSING:
+                raise UsageError(f"{cls.name} needs the option {key!r}", mend=f"Write {cls.name}{{{key}=…}}.")
+        return cls(**{key: read_option(cls.name, key, text, hints[key]) for key, text in options.items()})
+
+    def options(self, *, complete: bool = False) -> dict[str, str]:
+        """The options as text; those at their default only where `complete`."""
+        found: dict[str, str] = {}
+        for f in fields(self):  # pyright: ignore[reportArgumentType]
+            value = getattr(self, f.name)
+            if value is not None and (complete or value != f.default):
+                found[f.name] = option_text(value)
+        return found
+
+    def text(self, *, complete: bool = False) -> str:
+        """The pass as it stands in a pipeline."""
+        options = ", ".join(f"{k}={v}" for k, v in self.options(complete=complete).items())
+        return f"{self.name}{{{options}}}" if options else self.name
+
+    def __str__(self) -> str:
+        return self.text()
+
+    @property
+    def needs_data(self) -> bool:
+        """Whether the result depends on data, and not only on the network."""
+        return False
+
+
+@lru_cache(maxsize=64)
+def _hints(cls: type[Pass]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
+def option_text(value: Any) -> str:
+    """An option's value as text."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(str, value))}]" if len(value) != 1 else str(value[0])
+    return str(value)
+
+
+def read_option(owner: str, key: str, text: str, hint: Any) -> Any:
+    """An option's value from its text, by the field's type.
+
+    Raises:
+        UsageError: the text is no such value.
+    """
+    origin, choices = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return read_option(owner, key, text, next(c for c in choices if c is not type(None)))
+    if origin is tuple:
+        inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
+        return tuple(read_option(owner, key, part.strip(), choices[0]) for part in inner.split(",") if part.strip())
+    if origin is typing.Literal:
+        if text not in choices:
+            raise UsageError(f"{owner}: {key} must be one of {', '.join(choices)}; found {text!r}")
+        return text
+    if hint is Encoding:
+        return parse_encoding(text, f"{owner}: {key}")
+    if hint is bool:
+        if text not in ("true", "false"):
+            raise UsageError(f"{owner}: {key} must be true or false; found {text!r}")
+        return text == "true"
+    try:
+        return hint(text)
+    except ValueError:
+        kind = {"int": "an integer", "float": "a number"}.get(hint.__name__, hint.__name__)
+        raise UsageError(f"{owner}: {key} must be {kind}; found {text!r}") from None
+
+
+def generator(seed: int, *what: str) -> torch.Generator:
+    """A source of random numbers that depends on the seed and on what it is for, and on nothing else."""
+    import hashlib
+
+    digest = hashlib.sha256("\n".join([str(seed), *what]).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

@@ -1,0 +1,226 @@
+"""Find the steps that are not known yet: for inputs from data, for weights and biases from themselves."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ...ir import Format, Op, Step, rebuilt
+from ..execution import run
+from ..network import Network
+from ..weights import Recipe, Rounded, tensor_digest
+from .base import Context, Pass, register
+
+Method = Literal["minmax", "percentile", "mse"]
+SHRINK = torch.linspace(1.0, 0.2, 33)
+"""The clipping ranges that `mse` tries, relative to the largest magnitude."""
+KEPT = 1 << 16
+"""Elements of one value that are kept for choosing its step; more are thinned out evenly."""
+
+
+@register("calibrate")
+@dataclass(frozen=True)
+class Calibrate(Pass):
+    """Give every `?` a step, and turn weights into integer codes.
+
+    The network runs in real numbers on the calibration data; each `quantize` sees what it will have to round. Steps of
+    weights and biases come from their own values, one per output channel or one per tensor as their type says.
+
+    Args:
+        method: `minmax` covers the largest value; `percentile` leaves out the given share at both ends (inputs only);
+            `mse` takes the clipping range with the smallest mean squared rounding error.
+        samples: how many samples to look at.
+        percentile: what `percentile` covers, in percent.
+
+    Raises:
+        PassError: an input needs a step and there is no data.
+
+    Source: Krishnamoorthi, arXiv:1806.08342, section 2; Nagel et al., arXiv:2106.08295, section 2.3 (range setting).
+    """
+
+    method: Method = "mse"
+    samples: int = 512
+    percentile: float = 99.99
+
+    @property
+    def needs_data(self) -> bool:
+        """See `Pass.needs_data`."""
+        return True
+
+    def run(self, network: Network, context: Context) -> Network:
+        """See `Pass.run`."""
+        graph = network.graph
+        recipes = dict(network.weights.recipes)
+        steps: dict[str, Step] = {}
+        for op in graph.stored:
+            if op.type.step is not None and not isinstance(recipes[op.name], Rounded):
+                key = ("rounded", recipes[op.name].key, op.type.encoding, self.method)
+                rounded = context.memo.get(key) or self.rounded(recipes[op.name], op)
+                recipes[op.name] = context.memo[key] = rounded
+                steps[op.name] = op.type.step if op.type.step.known else _known(op.type.step, rounded)
+        unknown = [
+            op for op in graph.ops if op.kind == "quantize" and op.type.step is not None and not op.type.step.known
+        ]
+        if unknown:
+            key, seen = observed(network, {op.inputs[0] for op in unknown}, self.samples, context)
+            for op in unknown:
+                asked = ("step", key, op.inputs[0], op.type.encoding, self)
+                steps[op.name] = context.memo.get(asked) or self.input_step(seen[op.inputs[0]], op)
+                context.memo[asked] = steps[op.name]
+        if not steps:
+            return network
+        ops = [op.with_type(replace(op.type, step=steps[op.name])) if op.name in steps else op for op in graph.ops]
+        return Network(rebuilt(graph, ops), replace(network.weights, recipes=recipes))
+
+    def rounded(self, recipe: Recipe, op: Op) -> Rounded:
+        """A stored tensor as codes."""
+        step, format = op.type.step, op.type.format
+        assert step is not None
+        if step.known and step.value is not None:
+            return Rounded(recipe, format, torch.tensor(step.value), None)
+        rows = recipe.tensor.float()
+        rows = rows.reshape(1, -1) if step.axis is None else rows.transpose(0, step.axis).flatten(1)
+        if rows.dim() == 1:
+            rows = rows[:, None]
+        found = symmetric_steps(rows, format, mse=self.method == "mse", power_of_two=step.power_of_two)
+        return Rounded(recipe, format, found if step.axis is not None else found[0], step.axis)
+
+    def input_step(self, values: Tensor, op: Op) -> Step:
+        """The step of one input from the values it took."""
+        step, format = op.type.step, op.type.format
+        assert step is not None
+        if step.zero == 0:
+            low, high = self.range(values)
+            row = values.clamp(low, high) if self.method == "percentile" else values
+            if not format.signed:
+                row = row.clamp(min=0)
+            found = symmetric_steps(row[None, :], format, mse=self.method == "mse", power_of_two=step.power_of_two)
+            return replace(
+                Step.of(float(found[0])), power_of_two=step.power_of_two or Step.of(float(found[0])).power_of_two
+            )
+        low, high = self.range(values)
+        if self.method == "mse":
+            low, high = best_range(values, low, high, format, step.power_of_two)
+        return affine_step(low, high, format, step.power_of_two)
+
+    def range(self, values: Tensor) -> tuple[float, float]:
+        """The values to cover, always with zero among them."""
+        if self.method == "percentile":
+            share = (100 - self.percentile) / 200
+            ordered = values.sort().values
+            last = ordered.numel() - 1
+            low, high = float(ordered[round(share * last)]), float(ordered[round((1 - share) * last)])
+        else:
+            low, high = float(values.min()), float(values.max())
+        return min(low, 0.0), max(high, 0.0)
+
+
+def _known(step: Step, recipe: Rounded) -> Step:
+    if step.axis is not None:
+        return replace(step, known=True)
+    return Step.of(float(recipe.steps))
+
+
+def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bool) -> Tensor:
+    """One step per row for codes around zero; shape [rows].
+
+    Args:
+        rows: real numbers, [rows, values].
+        format: what the codes are stored in.
+        mse: try narrower ranges and keep the one with the smallest squared error.
+        power_of_two: only powers of two.
+    """
+    largest = rows.abs().amax(dim=1).clamp(min=1e-30)
+    full = (largest / format.high).to(torch.float32)
+    if power_of_two:
+        top = torch.ceil(torch.log2(full))
+        candidates = torch.exp2(top[None, :] - torch.arange(4 if mse else 1)[:, None])
+    else:
+        candidates = full[None, :] * (SHRINK[:, None] if mse else torch.ones(1, 1))
+    candidates = candidates.clamp(min=torch.finfo(torch.float32).tiny)
+    if candidates.shape[0] == 1:
+        return candidates[0]
+    best, error = candidates[0], torch.full_like(candidates[0], math.inf)
+    for steps in candidates:
+        codes = torch.round(rows / steps[:, None]).clamp(format.low, format.high)
+        found = (codes * steps[:, None] - rows).square().sum(dim=1)
+        better = found < error
+        best, error = torch.where(better, steps, best), torch.where(better, found, error)
+    return best
+
+
+def affine_step(low: float, high: float, format: Format, power_of_two: bool = False) -> Step:
+    """The step and zero whose codes reach from `low` to `high`, with 0 exactly on a code."""
+    span = max(high - low, 1e-30)
+    value = span / (format.high - format.low)
+    if power_of_two:
+        value = 2.0 ** math.ceil(math.log2(value))
+    step = Step.of(max(value, 1e-30))
+    assert step.value is not None
+    zero = min(max(format.low + round(-low / step.value), format.low), format.high)
+    return replace(Step.of(step.value, zero), power_of_two=power_of_two or step.power_of_two)
+
+
+def best_range(values: Tensor, low: float, high: float, format: Format, power_of_two: bool) -> tuple[float, float]:
+    """The range between `low` and `high` whose codes give the smallest squared error."""
+    best, error = (low, high), math.inf
+    tried: set[Step] = set()
+    for shrink_low in SHRINK[::2].tolist() if low < 0 else [1.0]:
+        for shrink_high in SHRINK[::2].tolist() if low < 0 else SHRINK.tolist():
+            step = affine_step(low * shrink_low, high * shrink_high, format, power_of_two)
+            if step in tried:
+                continue
+            tried.add(step)
+            assert step.value is not None and step.zero is not None
+            codes = (torch.round(values / step.value) + step.zero).clamp_(format.low, format.high)
+            found = float(((codes - step.zero) * step.value - values).square().mean())
+            if found < error:
+                best, error = (low * shrink_low, high * shrink_high), found
+    return best
+
+
+def observed(network: Network, names: set[str], samples: int, context: Context) -> tuple[str, dict[str, Tensor]]:
+    """The values that the real-numbered network takes on the calibration data, at most `KEPT` each, 1-d; and a digest
+    of all they depend on.
+
+    The runs are remembered by source weights, so that candidates which differ in bits only pay for them once.
+    """
+    batches = context.samples(samples, "calibrate")
+    key = hashlib.sha256(_real_key(network, batches).encode()).hexdigest()
+    memo: dict[str, Tensor] = context.memo.setdefault(("observed", key, samples), {})
+    missing = names - set(memo)
+    if missing:
+        found: dict[str, list[Tensor]] = {name: [] for name in missing}
+
+        def observe(name: str, tensor: Tensor) -> None:
+            if name in found:
+                found[name].append(thinned(tensor.detach().float().reshape(-1), KEPT // len(batches)))
+
+        values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
+        with torch.no_grad():
+            for batch in batches:
+                run(network.graph, values, batch, quantize=lambda op, x: x, observe=observe)
+        memo.update({name: torch.cat(parts) for name, parts in found.items()})
+    return key, {name: memo[name] for name in names}
+
+
+def thinned(values: Tensor, limit: int) -> Tensor:
+    """At most `limit` of the values, evenly spread, with the smallest and the largest among them."""
+    if values.numel() <= limit:
+        return values
+    chosen = values[:: -(-values.numel() // limit)]
+    return torch.cat([chosen, values.min()[None], values.max()[None]])
+
+
+def _real_key(network: Network, batches: list[tuple[Tensor, ...]]) -> str:
+    """What the observed values depend on: the graph without its quantizers, the real weights, the data."""
+    graph = network.graph
+    weights = [f"{op.name}={network.weights.unrounded(op.name).key}" for op in graph.stored]
+    lines = [f"{op.kind} {op.name} {op.attributes}" for op in graph.ops if op.kind != "quantize"]
+    data = [tensor_digest(t) for batch in batches for t in batch]
+    return "\n".join([*weights, *lines, str(graph.widths), *data])

@@ -1,0 +1,76 @@
+"""Compute in another floating-point format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from ...ir import Op, Type, UsageError, format_named, fresh_name, rebuilt, rewired
+from ...ir.formats import Format
+from ..network import Network
+from ..weights import Computed, Recipe, container
+from .base import Context, Pass, register
+
+
+@register("convert")
+@dataclass(frozen=True)
+class Convert(Pass):
+    """Store weights and compute in `f16` or `bf16`; inputs and outputs of the network keep their format.
+
+        graph @g(%x: f32[N, 16])   ==>   %x.f16: f16[N, 16] = cast %x
+
+    Args:
+        to: the format.
+
+    Raises:
+        UsageError: it is no floating-point format.
+    """
+
+    to: str
+
+    def __post_init__(self) -> None:
+        if self.to not in ("f16", "bf16", "f32"):
+            raise UsageError(f"convert: to must be f16, bf16 or f32; found {self.to!r}")
+
+    def run(self, network: Network, context: Context) -> Network:
+        """See `Pass.run`."""
+        format = format_named(self.to)
+        graph = network.graph
+        recipes = dict(network.weights.recipes)
+        ops: list[Op] = []
+        taken = set(graph.types)
+        names: dict[str, str] = {}
+        for entry in graph.inputs:
+            if entry.type.format.is_float and entry.type.format != format:
+                names[entry.name] = self._cast(entry.name, entry.type, format, ops, taken)
+        for op in graph.ops:
+            if op.name in recipes and op.type.format.is_float and op.type.format != format:
+                recipes[op.name] = stored_as(recipes[op.name], format)
+                op = op.with_type(replace(op.type, format=format))
+            ops.append(rewired([op], names)[0])
+        inner = rebuilt(graph, ops)
+        outputs: list[str] = []
+        ops = list(inner.ops)
+        for name in inner.outputs:
+            before, after = graph.types[name], inner.types[name]
+            different = before.format != after.format and before.format.is_float
+            outputs.append(self._cast(name, after, before.format, ops, taken) if different else name)
+        result = rebuilt(inner, ops, tuple(outputs))
+        return Network(result, replace(network.weights, recipes=recipes).keep({op.name for op in result.stored}))
+
+    @staticmethod
+    def _cast(name: str, type: Type, to: Format, ops: list[Op], taken: set[str]) -> str:
+        new = fresh_name(f"{name}.{to}", taken)
+        taken.add(new)
+        ops.append(Op("cast", (new,), (replace(type, format=to),), (name,)))
+        return new
+
+
+def stored_as(recipe: Recipe, format: Format) -> Recipe:
+    """The recipe of a tensor in another floating-point format."""
+
+    def function(tensor: Tensor) -> Tensor:
+        return tensor.to(container(format))
+
+    return Computed(f"store {format}", (recipe,), function)

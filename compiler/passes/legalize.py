@@ -1,0 +1,93 @@
+"""Put a quantized graph into the form a target runs as integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ...ir import SPECS, Graph, Op, Step, Type, UsageError, format_named, operand, rebuilt
+from ...ir.errors import did_you_mean
+from ..network import Network
+from ..weights import Computed, Recipe, Rounded, along
+from .base import Context, Pass, PassError, register
+
+ACCUMULATOR = format_named("i32")
+TARGETS = ("onnxruntime:cpu", "onnxruntime:cuda", "onnxruntime:tensorrt")
+
+
+@register("legalize")
+@dataclass(frozen=True)
+class Legalize(Pass):
+    """Give the biases of integer layers the accumulator's step, as integer kernels add them.
+
+        %b: f32[$y] = weight    ==>    %b: i32<per 0>[$y] = weight      step = step of input * step of weight channel
+
+    A bias of fewer bits is rounded to its own step first, then to the accumulator's. Layers whose input or weight is
+    real stay as they are. A layer that reads a shared bias keeps it real.
+
+    Args:
+        target: the target to suit.
+
+    Raises:
+        UsageError: there is no such target.
+        PassError: a step is not calibrated.
+    """
+
+    target: str = "onnxruntime:cpu"
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise UsageError(
+                f"legalize: there is no target {self.target!r}", mend=did_you_mean(self.target, list(TARGETS))
+            )
+
+    def run(self, network: Network, context: Context) -> Network:
+        """See `Pass.run`."""
+        graph, recipes = network.graph, dict(network.weights.recipes)
+        types: dict[str, Type] = {}
+        for layer in graph.ops:
+            if layer.kind in SPECS and SPECS[layer.kind].is_layer and (bias := integer_bias(graph, layer)):
+                recipes[bias] = accumulated(graph, layer, bias, recipes)
+                types[bias] = replace(graph.types[bias], format=ACCUMULATOR, step=Step.per(0, known=True))
+        if not types:
+            return network
+        ops = [op.with_type(types[op.name]) if op.name in types else op for op in graph.ops]
+        return Network(rebuilt(graph, ops), replace(network.weights, recipes=recipes))
+
+
+def integer_bias(graph: Graph, layer: Op) -> str | None:
+    """The bias of a layer that computes in integers, if it is its own and not yet the accumulator's.
+
+    Raises:
+        PassError: a step is not calibrated.
+    """
+    bias = operand(layer, "bias")
+    if bias is None or graph.readers[bias] != (layer,) or graph.types[bias].format == ACCUMULATOR:
+        return None
+    for name in layer.inputs[:2]:
+        type = graph.types[name]
+        if type.step is None or type.format.bits > 8:
+            return None
+        if not type.step.known:
+            raise PassError(f"%{name} has no step yet", op=layer, mend="Put `calibrate` before `legalize`.")
+    return bias
+
+
+def _times(steps: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda codes: codes * steps
+
+
+def accumulated(graph: Graph, layer: Op, bias: str, recipes: dict[str, Recipe]) -> Recipe:
+    """The bias as codes of the accumulator, whose step is the product of the input's and the weight's."""
+    step = graph.types[layer.inputs[0]].step
+    weight, own = recipes[layer.inputs[1]], recipes[bias]
+    assert step is not None and step.value is not None and isinstance(weight, Rounded)
+    count = own.tensor.shape[0]
+    steps = (torch.tensor(step.value, dtype=torch.float32) * weight.steps).expand(count).contiguous()
+    if isinstance(own, Rounded):
+        steps_of_own = along(own.steps, own.axis, 1)
+        own = Computed(f"times {steps_of_own.tolist()}", (own,), _times(steps_of_own))
+    return Rounded(own, ACCUMULATOR, steps, 0)

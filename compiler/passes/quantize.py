@@ -1,0 +1,165 @@
+"""Store the weights, inputs and biases of layers in fewer bits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from ...ir import (
+    SPECS,
+    Encoding,
+    Graph,
+    Op,
+    Step,
+    Type,
+    UsageError,
+    chosen_layers,
+    fresh_name,
+    operand,
+    rebuilt,
+)  # fmt: skip
+from ..network import Network
+from ..weights import Store
+from .base import Context, Pass, PassError, register
+
+MOVERS = ("reshape", "permute", "max_pool1d", "max_pool2d", "max_pool3d")
+"""Ops that only move or choose elements: rounding before them is rounding after them, and runtimes fuse it there."""
+
+
+@register("quantize")
+@dataclass(frozen=True)
+class Quantize(Pass):
+    """Read the weights, the input and the bias of each chosen layer as integers.
+
+        %y = linear %x, %w, %b   ==>   %x.q: u8<?, ?>[N, 16] = quantize %x
+                                       %w: i4<per 0 ?>[$y, 16] = weight
+                                       %b: i8<?>[$y] = weight
+                                       %y = linear %x.q, %w, %b
+
+    Steps are unknown (`?`) until `calibrate` finds them. Weights have one step per output channel, inputs and biases
+    one per tensor. Signed formats are symmetric; unsigned ones may have any zero. `i8<2^?>` asks for a step that is a
+    power of two (fixed point), `i8<2^-6>` for just this one. Equal quantized inputs are shared; an input that arrives
+    through reshapes, permutations or maximum pools is rounded before them. What is left out stays as it is, and a later
+    `quantize` of the same layer overrides an earlier one.
+
+    Args:
+        layers: names of layers, patterns (`fc*`) or kinds (`linear`).
+        weights: format of the weights.
+        activations: format of the layers' inputs.
+        biases: format of the biases; layers without a bias stay as they are.
+
+    Raises:
+        UsageError: no layer matches, or a format is not an integer.
+        PassError: two chosen layers share a weight, or a tensor is not stored.
+
+    Source: uniform affine quantization as in Jacob et al., CVPR 2018, section 2.
+    """
+
+    layers: tuple[str, ...] = ("*",)
+    weights: Encoding | None = None
+    activations: Encoding | None = None
+    biases: Encoding | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("weights", "activations", "biases"):
+            encoding: Encoding | None = getattr(self, name)
+            if encoding is not None and (not encoding.format.is_int or encoding.format.bits > 16):
+                raise UsageError(f"quantize: {name} must be an integer format of 2 to 16 bits; found {encoding}")
+        if self.weights and not self.weights.format.signed:
+            raise UsageError(f"quantize: weights must be signed, i2 to i16; found {self.weights}")
+
+    def run(self, network: Network, context: Context) -> Network:
+        """See `Pass.run`."""
+        graph = network.graph
+        stored: dict[str, Type] = {}
+        for layer in chosen_layers(graph, self.layers):
+            if self.weights:
+                name, axis = operand(layer, "weight"), SPECS[layer.kind].weight_axis
+                assert name is not None and axis is not None
+                stored[name] = weight_type(graph, layer, name, self.weights, axis)
+            if self.biases and (bias := operand(layer, "bias")):
+                stored[bias] = weight_type(graph, layer, bias, self.biases, None)
+        graph = replace(
+            graph, ops=tuple(op.with_type(stored[op.name]) if op.name in stored else op for op in graph.ops)
+        )
+        if self.activations:
+            for name in [op.name for op in chosen_layers(graph, self.layers)]:
+                graph = read_through(graph, name, activation(self.activations))
+        weights = Store({**network.weights.recipes, **{n: network.weights.unrounded(n) for n in stored}})
+        return Network(rebuilt(network.graph, graph.ops), weights)
+
+
+def weight_type(graph: Graph, layer: Op, name: str, encoding: Encoding, axis: int | None) -> Type:
+    """The type of a stored tensor in an integer format, its step unknown unless the format names it.
+
+    Raises:
+        PassError: the tensor is computed, or shared by layers.
+    """
+    if name not in graph.producers or graph.producers[name].kind != "weight":
+        raise PassError(f"%{name} is not a stored weight", op=layer)
+    step = encoding.step or Step()
+    if not step.known:
+        power = step.power_of_two
+        step = Step(power_of_two=power) if axis is None else Step.per(axis, known=False, power_of_two=power)
+    if step.zero != 0:
+        raise UsageError(f"quantize: weights and biases are symmetric, their zero is 0; found {encoding}")
+    return replace(graph.types[name], format=encoding.format, step=step)
+
+
+def activation(encoding: Encoding) -> Encoding:
+    """The format of an input with its step: unsigned ones may have any zero."""
+    if encoding.step is not None:
+        zero = encoding.step.zero
+        free = zero == 0 and not encoding.step.known and not encoding.format.signed
+        return Encoding(encoding.format, replace(encoding.step, zero=None) if free else encoding.step)
+    return Encoding(encoding.format, Step(zero=0 if encoding.format.signed else None))
+
+
+def read_through(graph: Graph, name: str, encoding: Encoding) -> Graph:
+    """The graph with the input of layer `name` read through `quantize`, put before ops that only move elements."""
+    layer = graph.producers[name]
+    chain = [layer]
+    value = layer.inputs[0]
+    while (mover := graph.producers.get(value)) is not None and _moves(graph, mover):
+        chain.append(mover)
+        value = mover.inputs[0]
+    if (old := graph.producers.get(value)) is not None and old.kind == "quantize":
+        value = old.inputs[0]
+    wanted = replace(graph.types[value], format=encoding.format, step=encoding.step)
+    for reader in graph.readers[value]:
+        if reader.kind == "quantize" and reader.type == wanted:
+            return _rewire(graph, chain[-1], reader.name, None)
+    taken = set(graph.types)
+    if old is not None and old.kind == "quantize" and graph.readers[old.name] == (chain[-1],):
+        taken -= {old.name}
+        return replace(graph, ops=tuple(op.with_type(wanted) if op is old else op for op in graph.ops))
+    new = Op("quantize", (fresh_name(f"{value}.q", taken),), (wanted,), (value,))
+    return _rewire(graph, chain[-1], new.name, new)
+
+
+def _moves(graph: Graph, op: Op) -> bool:
+    return op.kind in MOVERS and len(graph.readers[op.name]) == 1 and op.name not in graph.outputs
+
+
+def _rewire(graph: Graph, reader: Op, value: str, new: Op | None) -> Graph:
+    ops: list[Op] = []
+    for op in graph.ops:
+        if op is reader:
+            if new is not None:
+                ops.append(new)
+            ops.append(replace(op, inputs=(value, *op.inputs[1:])))
+        else:
+            ops.append(op)
+    return retyped_movers(replace(graph, ops=tuple(ops)))
+
+
+def retyped_movers(graph: Graph) -> Graph:
+    """The graph with the types of ops that only move elements brought up to date."""
+    known = {i.name: i.type for i in graph.inputs}
+    ops: list[Op] = []
+    for op in graph.ops:
+        if op.kind in MOVERS:
+            source = known[op.inputs[0]]
+            op = op.with_type(replace(op.type, format=source.format, step=source.step))
+        ops.append(op)
+        known.update(zip(op.results, op.types, strict=True))
+    return replace(graph, ops=tuple(ops))

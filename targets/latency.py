@@ -1,0 +1,307 @@
+"""How long one inference takes, how sure that is, and whether it is faster than another one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Literal
+
+import numpy as np
+
+from ..ir.errors import UsageError
+from .host import Host, Load, ThisHost
+from .lock import DEFAULT_TIMEOUT_S, device_lock
+from .series import WALL, Lane, Run, SeriesOfRounds, no_collection
+from .statistics import Interval, Ratio, Verdict, judge, median_interval, paired_ratio, percentile
+
+# After how many rounds the samples are looked at. Half of the permitted error is spent on looking early, half on the
+# last look, which comes when the time is up.
+LOOKS = tuple(int(16 * 1.5**look) for look in range(12))
+EARLY_SHARE = 0.5 / (len(LOOKS) - 1)
+LAST_SHARE = 0.5
+
+
+class Flag(StrEnum):
+    """What a reader of a latency must know about how it came about."""
+
+    CONTENDED = "contended"  # processes waited for processors while we measured
+    OTHERS_BUSY = "others-busy"  # other processes kept a quarter of a processor or more busy
+    STOLEN = "stolen"  # the hypervisor took 2 % of a processor or more
+    NOT_STEADY = "not-steady"  # the warm-up's time ended while calls still got faster
+    FEW_ROUNDS = "few-rounds"  # the budget ended before there were rounds enough for the asked confidence
+    WIDE = "wide"  # the budget ended before the interval was as narrow as asked
+    NEAR_TIMER = "near-timer"  # a call is less than 20 readings of the clock
+    OVERHEAD_BOUND = "overhead-bound"  # at least half of the latency is the floor: runtime overhead, not arithmetic
+
+
+@dataclass(frozen=True)
+class Latency:
+    """One run's latency, as measured.
+
+    Args:
+        median_s: median over rounds of the time of one call, on `clock`.
+        ci: where the true median lies.
+        p50_s, p90_s, p99_s: percentiles of all timed calls on the wall clock; None where there are fewer than 2, 10 or
+            100 of them.
+        n: timed calls.
+        clock: "wall", or "thread-cpu" where the machine was contended and calls are longer than a scheduler slice; then
+            `median_s`, `ci` and `ratio` leave out the time in which other processes ran.
+        wall_median_s: `median_s` on the wall clock, whichever clock was chosen.
+        ratio: the run over its reference, with its interval; None without a reference.
+        verdict: what the ratio amounts to; None without a reference.
+        reference_s: median of the reference on `clock`.
+        floor_s: median of the floor on the wall clock: what a network of as many nodes that do nothing takes.
+        overhead_bound: whether the floor is at least half of `wall_median_s`; None without a floor.
+        flags: what to know before using the figures; see `Flag`.
+        load: what else the machine did meanwhile.
+        timer_s: cost of one reading of the clock, already taken off each call.
+        elapsed_s: time the series took, warm-up included, waiting for the device not.
+        waited_s: time spent waiting for the device.
+        rounds_s: the run's value of every round, on `clock`; equal positions in one series belong together.
+        reference_rounds_s: the reference's.
+    """
+
+    median_s: float
+    ci: Interval
+    p50_s: float | None
+    p90_s: float | None
+    p99_s: float | None
+    n: int
+    clock: str
+    wall_median_s: float
+    ratio: Ratio | None = None
+    verdict: Verdict | None = None
+    reference_s: float | None = None
+    floor_s: float | None = None
+    overhead_bound: bool | None = None
+    flags: tuple[Flag, ...] = ()
+    load: Load = field(default_factory=lambda: Load(None, None, None))
+    timer_s: float = 0.0
+    elapsed_s: float = 0.0
+    waited_s: float = 0.0
+    rounds_s: tuple[float, ...] = field(default=(), repr=False)
+    reference_rounds_s: tuple[float, ...] = field(default=(), repr=False)
+
+    def as_dict(self, *, samples: bool = True) -> dict[str, object]:
+        """Plain data, ready for JSON.
+
+        Args:
+            samples: whether to include the values of every round, to five digits.
+        """
+        record: dict[str, object] = {
+            "median_s": self.median_s,
+            "ci": self.ci.as_dict(),
+            "p50_s": self.p50_s,
+            "p90_s": self.p90_s,
+            "p99_s": self.p99_s,
+            "n": self.n,
+            "clock": self.clock,
+            "wall_median_s": self.wall_median_s,
+            "ratio": None if self.ratio is None else self.ratio.as_dict(),
+            "verdict": None if self.verdict is None else self.verdict.value,
+            "reference_s": self.reference_s,
+            "floor_s": self.floor_s,
+            "overhead_bound": self.overhead_bound,
+            "flags": [flag.value for flag in self.flags],
+            "load": self.load.as_dict(),
+            "timer_s": self.timer_s,
+            "elapsed_s": self.elapsed_s,
+            "waited_s": self.waited_s,
+            "rounds": len(self.rounds_s),
+        }
+        if samples:
+            record["rounds_s"] = [float(f"{value:.5g}") for value in self.rounds_s]
+            record["reference_rounds_s"] = [float(f"{value:.5g}") for value in self.reference_rounds_s]
+        return record
+
+
+@dataclass(frozen=True)
+class LatencySeries(Mapping[str, Latency]):
+    """The latencies of runs that were measured in turns, by name; any two of them can be compared.
+
+    Args:
+        records: one per run.
+        confidence: of the verdicts.
+        margin: of the verdicts.
+    """
+
+    records: Mapping[str, Latency]
+    confidence: float
+    margin: float
+
+    def __getitem__(self, name: str) -> Latency:
+        return self.records[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.records)
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def compare(self, name: str, other: str) -> tuple[Ratio, Verdict]:
+        """One run against another of the same series, as if the other had been its reference.
+
+        Args:
+            name: the run judged.
+            other: the run it is judged against.
+        """
+        ratio = paired_ratio(self[name].rounds_s, self[other].rounds_s, self.confidence, EARLY_SHARE)
+        return ratio, judge(ratio, self.margin, self.confidence)
+
+
+@dataclass(frozen=True)
+class LatencyMeter:
+    """Measures the latency of anything that can be called.
+
+        latency = LatencyMeter().measure(run, reference=other)
+        print(latency.median_s, latency.ratio, latency.verdict)
+
+    The runs take turns in short blocks, so what happens to the machine happens to all of them; ratios are taken round
+    by round, and intervals come from rounds, since neighbouring calls are not independent. Measuring stops when the
+    ratio (without a reference: the median) is known to the asked width and the verdict is clear, or when time is up.
+
+    Args:
+        budget_s: time for one series, warm-up included. It may be overrun by one round.
+        width: asked half-width of the interval, relative to its middle.
+        margin: relative difference up to which two runs are the SAME.
+        confidence: of intervals and verdicts; it holds although the samples are looked at repeatedly.
+        clock: "auto", or "wall" (for runs that work outside the calling thread while it spins, as on a GPU).
+        block_s: how long the timed part of one block should take; it is never less than one call.
+        devices: what to lock while measuring, besides the processor ("cpu").
+        lock: False if the caller makes sure that nobody else measures.
+        lock_timeout_s: the longest wait for the devices.
+        seed: of the order in which the runs take turns.
+        host: whose clocks to read.
+    """
+
+    budget_s: float = 10.0
+    width: float = 0.01
+    margin: float = 0.02
+    confidence: float = 0.99
+    clock: Literal["auto", "wall"] = "auto"
+    block_s: float = 0.004
+    devices: tuple[str, ...] = ()
+    lock: bool = True
+    lock_timeout_s: float = DEFAULT_TIMEOUT_S
+    seed: int = 0
+    host: Host = field(default_factory=ThisHost)
+
+    def measure(self, run: Run, reference: Run | None = None, floor: Run | None = None) -> Latency:
+        """Measure one run, paired with a reference if one is given.
+
+        Args:
+            run: one inference; it must have finished when the call returns.
+            reference: another inference to compare with.
+            floor: an inference of a network of as many nodes that do nothing: what the runtime costs by itself.
+
+        Raises:
+            DeviceBusyError: the device did not come free in time.
+        """
+        return self.measure_together({"": run}, reference, {} if floor is None else {"": floor})[""]
+
+    def measure_together(
+        self, runs: Mapping[str, Run], reference: Run | None = None, floors: Mapping[str, Run] | None = None
+    ) -> LatencySeries:
+        """Measure several runs in one series of rounds.
+
+        Args:
+            runs: inferences by name.
+            reference: what each of them is compared with.
+            floors: floors of some of the runs, by the same names.
+
+        Raises:
+            DeviceBusyError: the device did not come free in time.
+            UsageError: no runs, or a floor without a run.
+        """
+        floors = {} if floors is None else floors
+        if not runs:
+            raise UsageError("expected at least one run to measure, found none")
+        if unknown := set(floors) - set(runs):
+            raise UsageError(f"floors of unknown runs: {', '.join(sorted(unknown))}", mend="Name a run for each floor.")
+        if not self.lock:
+            return self._measure(runs, reference, floors)
+        with device_lock("cpu", *self.devices, timeout_s=self.lock_timeout_s) as hold:
+            series = self._measure(runs, reference, floors)
+        records = {name: replace(record, waited_s=hold.waited_s) for name, record in series.items()}
+        return replace(series, records=records)
+
+    def _measure(self, runs: Mapping[str, Run], reference: Run | None, floors: Mapping[str, Run]) -> LatencySeries:
+        lanes = {name: Lane(name, run) for name, run in runs.items()}
+        base = None if reference is None else Lane("reference", reference)
+        floor_lanes = {name: Lane(f"floor of {name}", run, compared=False) for name, run in floors.items()}
+        everything = [*lanes.values(), *([base] if base else []), *floor_lanes.values()]
+        series = SeriesOfRounds(self.host, everything, self.seed)
+        began_s = self.host.wall_s()
+        records: dict[str, Latency] = {}
+        with no_collection():
+            series.prepare(self.block_s, self.budget_s, LOOKS[0])
+            while True:
+                series.run_round()
+                over = self.host.wall_s() - began_s >= self.budget_s or series.rounds >= LOOKS[-1]
+                if not over and series.rounds not in LOOKS:
+                    continue
+                load, share = series.load(), LAST_SHARE if over else EARLY_SHARE
+                records = {
+                    name: self._record(series, load, share, lane, base, floor_lanes.get(name))
+                    for name, lane in lanes.items()
+                }
+                if over or all(self._settled(record) for record in records.values()):
+                    break
+        elapsed_s = self.host.wall_s() - began_s
+        records = {name: replace(record, elapsed_s=elapsed_s) for name, record in records.items()}
+        return LatencySeries(records, self.confidence, self.margin)
+
+    def _settled(self, record: Latency) -> bool:
+        if record.verdict == Verdict.AMBIGUOUS and record.ratio is not None:
+            return record.ratio.half_width <= self.width / 4  # on the edge of the margin: more rounds will not tell
+        return not {Flag.FEW_ROUNDS, Flag.WIDE} & set(record.flags)
+
+    def _record(
+        self, series: SeriesOfRounds, load: Load, share: float, lane: Lane, base: Lane | None, floor: Lane | None
+    ) -> Latency:
+        clock = WALL if self.clock == "wall" else series.clock(load)
+        rounds_s = _rounds(lane, clock)
+        ci = median_interval(rounds_s, self.confidence, share)
+        median_s = float(np.median(rounds_s))
+        wall_median_s = float(np.median(lane.wall_rounds_s))
+        ratio = None if base is None else paired_ratio(rounds_s, _rounds(base, clock), self.confidence, share)
+        floor_s = None if floor is None else float(np.median(floor.wall_rounds_s))
+        overhead_bound = None if floor_s is None else floor_s >= wall_median_s / 2
+        width = (ci.high - ci.low) / 2 / median_s if ratio is None else ratio.half_width
+        reached = (ci if ratio is None else ratio.interval).confidence
+        compared = [lane] if base is None else [lane, base]
+        flags = {
+            Flag.CONTENDED: series.contended(load),
+            Flag.OTHERS_BUSY: load.others is not None and load.others >= 0.25,
+            Flag.STOLEN: load.steal is not None and load.steal >= 0.02,
+            Flag.NOT_STEADY: not all(each.steady for each in compared),
+            Flag.FEW_ROUNDS: reached < self.confidence,
+            Flag.WIDE: width > self.width,
+            Flag.NEAR_TIMER: wall_median_s < 20 * series.timer_s,
+            Flag.OVERHEAD_BOUND: overhead_bound is True,
+        }
+        return Latency(
+            median_s=median_s,
+            ci=ci,
+            p50_s=percentile(lane.walls_s, 50),
+            p90_s=percentile(lane.walls_s, 90),
+            p99_s=percentile(lane.walls_s, 99),
+            n=len(lane.walls_s),
+            clock=clock,
+            wall_median_s=wall_median_s,
+            ratio=ratio,
+            verdict=None if ratio is None else judge(ratio, self.margin, self.confidence),
+            reference_s=None if base is None else float(np.median(_rounds(base, clock))),
+            floor_s=floor_s,
+            overhead_bound=overhead_bound,
+            flags=tuple(flag for flag, raised in flags.items() if raised),
+            load=load,
+            timer_s=series.timer_s,
+            rounds_s=tuple(rounds_s),
+            reference_rounds_s=() if base is None else tuple(_rounds(base, clock)),
+        )
+
+
+def _rounds(lane: Lane, clock: str) -> list[float]:
+    return lane.wall_rounds_s if clock == WALL else lane.cpu_rounds_s
