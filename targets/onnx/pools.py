@@ -69,8 +69,8 @@ def max_pool(writer: Writer, op: Op) -> None:
     """The largest value of each window; padding never wins.
 
     Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
-    stand for, of which the largest is one of them, so nothing is rounded. ONNX Runtime takes no padding of the length of
-    the kernel, as dilated windows may ask for; that is padded before.
+    stand for, of which the largest is one of them, so nothing is rounded. ONNX Runtime takes no padding of the length
+    of the kernel, as dilated windows may ask for; that is padded before.
     """
     rank, type = int(op.kind[-2]), op.type
     window = window_of(writer, op, rank)
