@@ -49,7 +49,7 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
     if why := result_in_float(graph, layer, fate):
         value = sole_reader(graph, layer.name) if fate == "clamped" else layer.name
         return LayerPlan(layer.name, False, why), [*needs, Need("quantize-result", layer.name, value, why)]
-    if needs and fate != "codes" and layer.kind == "linear":
+    if needs and not (fate == "codes" and is_stored_float(graph, needs[0].value)):
         return LayerPlan(layer.name, False, needs[0].reason), needs
     return LayerPlan(layer.name, True, "its input and its weight are integers of at most 8 bits"), needs
 
@@ -71,9 +71,19 @@ def operands_in_float(graph: Graph, layer: Op) -> str:
     of_weight = graph.types[weight].step
     if of_weight is not None and of_weight.axis not in (None, 0):
         return f"its weight %{weight} has steps along axis {of_weight.axis}, integer kernels take them per output"
-    if (made := graph.producers.get(weight)) is None or made.kind not in STORED:
+    if not is_stored(graph, weight):
         return f"its weight %{weight} is computed, integer kernels take stored ones"
     return ""
+
+
+def is_stored(graph: Graph, name: str) -> bool:
+    """Whether a value lies in the weights' store."""
+    return (op := graph.producers.get(name)) is not None and op.kind in STORED
+
+
+def is_stored_float(graph: Graph, name: str) -> bool:
+    """Whether a value is a stored tensor of numbers, as the runtime can round by itself."""
+    return is_stored(graph, name) and not graph.types[name].quantized
 
 
 def carried(graph: Graph, name: str) -> Type:

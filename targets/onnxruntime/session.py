@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,9 @@ from ..plan import Node, Placement
 from .library import REFUSALS, ort
 
 Provider = tuple[str, Mapping[str, Any]]
+
+SILENT, WARNINGS = 4, 2
+"""Severities of ONNX Runtime's log; what it prints while a session fails to start stands in the error as well."""
 
 DTYPES = {
     "float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16", "bool": "bool",
@@ -51,7 +54,7 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
+        options.log_severity_level = SILENT
         self._optimized: bytes = b""
         self._kept = _external(options, model) if isinstance(model, Artifact) else []
         given = model.model if isinstance(model, Artifact) else model
@@ -195,13 +198,12 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
     """
     if isinstance(model, os.PathLike) and not Path(model).is_file():
         raise TargetError(f"there is no model at {model}")
-    providers: Sequence[Any] = (
-        [provider] if provider[0] == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
-    )
+    given = str(model) if isinstance(model, os.PathLike) else model
     try:
-        session = ort.InferenceSession(
-            str(model) if isinstance(model, os.PathLike) else model, options, providers=providers
-        )
+        if provider[0] == "CPUExecutionProvider":
+            session = ort.InferenceSession(given, options, providers=[provider])
+        else:
+            session = _on_device(given, options, provider)
     except REFUSALS as error:
         raise TargetError(f"ONNX Runtime refuses the model: {error}") from error
     if provider[0] not in session.get_providers():
@@ -210,3 +212,12 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
             mend="`nasc targets` says what this machine has.",
         )
     return session
+
+
+def _on_device(model: str | bytes, options: Any, provider: Provider) -> Any:
+    """A session on another provider than the CPU's, without what a provider that does not start prints."""
+    ort.set_default_logger_severity(SILENT)
+    try:
+        return ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"])
+    finally:
+        ort.set_default_logger_severity(WARNINGS)

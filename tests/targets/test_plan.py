@@ -101,6 +101,12 @@ FLOAT = {
     "linear with a float bias": (
         body(LINEAR.replace("i32<per 0>", "f32"), ROW, output="%h"), "%b is f32", ("bias-in-step", "b"),
     ),
+    "linear with a bias of 4 bits": (
+        body(LINEAR.replace("i32<per 0>", "i4<per 0>"), ROW, CODES, OUT), "%b is i4", ("bias-in-step", "b"),
+    ),
+    "conv with a bias of 8 bits": (
+        body(CONV.replace("i32<per 0>", "i8<0.1>"), IMAGE, CODES, OUT), "%b is i8", ("bias-in-step", "b"),
+    ),
     "linear relu float": (body(LINEAR, ROW, RELU, "%y: f32SHAPE = tanh %r"), "merges", ("quantize-result", "r")),
 }  # fmt: skip
 
