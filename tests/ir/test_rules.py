@@ -153,7 +153,12 @@ FAULTS = [
         "x",
     ),
     ("%x: f32[N, 4, 8], %w: f32[2, 4, 9]", "conv1d %x, %w", "a window of 9 does not fit into 8 + 2*0 values", None),
-    ("%x: f32[N, 4, $a], %w: f32[2, 4, 3]", "conv1d %x, %w", "a window slides along it: found $a = 16, which may change", None),
+    (
+        "%x: f32[N, 4, $a], %w: f32[2, 4, 3]",
+        "conv1d %x, %w",
+        "a window slides along it: found $a = 16, which may change",
+        None,
+    ),
     (
         "%x: f32[N, 4, 8], %w: f32[4, 2, 3]",
         "conv1d %x, %w {groups=3}",
@@ -167,8 +172,18 @@ FAULTS = [
         "x",
     ),
     ("%x: f32[N, 4, 8], %w: f32[4, 4, 3]", "conv1d %x, %w {stride=[0]}", "stride must be at least 1, found [0]", None),
-    ("%x: f32[N, 4, 8], %w: f32[4, 4, 3]", "conv1d %x, %w {padding=[-1]}", "padding must be at least 0, found [-1]", None),
-    ("%x: f32[N, 4, 8], %w: f32[4, 4, 3]", "conv1d %x, %w {dilation=[0]}", "dilation must be at least 1, found [0]", None),
+    (
+        "%x: f32[N, 4, 8], %w: f32[4, 4, 3]",
+        "conv1d %x, %w {padding=[-1]}",
+        "padding must be at least 0, found [-1]",
+        None,
+    ),
+    (
+        "%x: f32[N, 4, 8], %w: f32[4, 4, 3]",
+        "conv1d %x, %w {dilation=[0]}",
+        "dilation must be at least 1, found [0]",
+        None,
+    ),
     (
         "%x: f32[N, 4, 8], %w: f32[4, 4, 3]",
         "conv1d %x, %w {stride=[1, 1]}",
@@ -220,7 +235,12 @@ FAULTS = [
     (f"{X}, %y: f32[N, $b]", "add %x, %y", "operands of $b = 8 and $a = 16 elements do not broadcast", None),
     (X, "add %x", "it takes two operands, or one and a number; found 1 and 0", None),
     (f"{X}, %y: f32[N, $a]", "add %x, %y {other=1}", "it takes two operands, or one and a number; found 2 and 1", None),
-    ("%x: f32[N, $o], %y: f32[N, 5]", "add %x, %y", "it is stretched along another operand: found $o = 1, which may change", None),
+    (
+        "%x: f32[N, $o], %y: f32[N, 5]",
+        "add %x, %y",
+        "it is stretched along another operand: found $o = 1, which may change",
+        None,
+    ),
     ("%x: f32[N], %w: f32[4]", "prelu %x, %w", "the input has 1 axes, expected at least 2", None),
     (f"{X}, %w: f32[8]", "prelu %x, %w", "input %x has $a = 16 channels, weight %w has 8 slopes", "x"),
     (X, "softmax %x {dim=2}", "dim 2 is outside of the 2 axes of the input", None),
