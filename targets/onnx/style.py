@@ -43,7 +43,7 @@ def recoded(graph: Graph) -> Graph:
 
 
 def _recoded(op: Op) -> Op:
-    if op.kind == "quantize" and _narrow(op.type) and op.type.format.signed:
+    if op.kind not in STORED and _narrow(op.type) and op.type.format.signed:
         return op.with_type(_shifted(op.type, 1))
     if op.kind in STORED and _narrow(op.type) and not op.type.format.signed:
         return op.with_type(_shifted(op.type, -1))
