@@ -9,39 +9,23 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from nasc.ir import N, Product, Sum, Width, parse_axes, product, total, widths_in
-from nasc.ir.axes import ONE, Axis, Batch, Const, factors, has_batch, parts, size, substitute
+from nasc.ir.axes import ONE, Axis, Const, factors, has_batch, parts, size, substitute
 from support.drawing import SIZES, atoms, terms
+from support.meaning import Label, labels
 
 A, B = Width("a"), Width("b")
 
 
-def atoms_of(axis: Axis, batch: int = 2) -> list[tuple[str, ...]]:
-    """What stands at each index of an axis, written out: the independent meaning of a term.
-
-    Each index is named by the width entries it is made of, outermost first. Constants are widths of their own length,
-    but without names: two indices of a constant differ only by position.
-    """
-    match axis:
-        case Const(value=value):
-            return [()] * value
-        case Batch():
-            return [(f"N{i}",) for i in range(batch)]
-        case Width(name):
-            return [(f"{name}{i}",) for i in range(SIZES[name])]
-        case Product(inner):
-            result: list[tuple[str, ...]] = [()]
-            for term in inner:
-                result = [a + b for a, b in pairs(result, atoms_of(term, batch))]
-            return result
-        case Sum(inner):
-            return [entry for term in inner for entry in atoms_of(term, batch)]
+def atoms_of(axis: Axis) -> list[Label]:
+    """The meaning of a term at the sizes of these tests."""
+    return labels(axis, SIZES)
 
 
-def laid_out(kind: str, operands: list[Axis]) -> list[tuple[str, ...]]:
+def laid_out(kind: str, operands: list[Axis]) -> list[Label]:
     """The meaning of a product or a sum of terms, without building either."""
     if kind == "total":
         return [entry for term in operands for entry in atoms_of(term)]
-    result: list[tuple[str, ...]] = [()]
+    result: list[Label] = [()]
     for term in operands:
         result = [a + b for a, b in pairs(result, atoms_of(term))]
     return result
@@ -106,7 +90,7 @@ def test_this_check_can_fail() -> None:
 
 @given(terms, st.integers(1, 4))
 def test_size_counts_the_indices(axis: Axis, batch: int) -> None:
-    assert size(axis, SIZES, batch) == len(atoms_of(axis, batch))
+    assert size(axis, SIZES, batch) == len(labels(axis, SIZES, batch))
 
 
 def test_size_of_an_unknown_width_is_an_error() -> None:

@@ -352,3 +352,22 @@ def test_widths_in_attributes_and_shapes_become_numbers() -> None:
     assert attributes["group"] == 4
     dims: list[Axis | int] = [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim[1:]]
     assert dims == [192]
+
+
+def test_moved_codes_keep_what_they_stand_for() -> None:
+    """Codes that are reshaped, permuted and pooled follow their quantize into its container; those of inputs stay."""
+    text = """graph @t(%x: f32[N, 2, 4, 4], %i: i8<0.25, 3>[N, 2, 4, 4]) {
+      %q: i6<0.1, -2>[N, 2, 4, 4] = quantize %x
+      %p: i6<0.1, -2>[N, 2, 2, 2] = max_pool2d %q {kernel_size=[2, 2], stride=[2, 2]}
+      %r: i6<0.1, -2>[N, 8] = reshape %p {shape=[N, 8]}
+      %t: i8<0.25, 3>[N, 4, 4, 2] = permute %i {dims=[0, 2, 3, 1]}
+      %y: f32[N, 8] = neg %r
+      %z: f32[N, 4, 4, 2] = neg %t
+      return %y, %z, %r, %t
+    }"""
+    graph = graph_of(text)
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 2, (3, 2, 4, 4)).astype(np.float32)
+    codes = rng.integers(-128, 128, (3, 2, 4, 4)).astype(np.int8)
+    for expected, found in zip(reference.run(graph, Dictionary({}), x, codes), run(text, x, codes), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
