@@ -387,8 +387,9 @@ def search_task(
     example = task.example_inputs
     with task.importing():
         network = lower_module(task.model, example.args, example.kwargs, name=task.name)
-    judge = TaskJudge(task, network, target, batch=settings.measure.batch, threads=settings.measure.threads)
-    builder = TaskBuilder(task, network, settings.seed, judge.assess)
+    measure = settings.measure
+    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+    builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
     problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
     return search(problem, settings, output, observer)
