@@ -147,7 +147,9 @@ def accuracy(graph: Graph, split: Split, gained: float = 0.0) -> Figure:
     luck = random.Random(f"{split}{sorted(bits(graph).items())}").gauss(0, error)
     value = BASE_ACCURACY - drop + luck
     spread = 1.96 * math.sqrt(value * (1 - value) / SAMPLES[split])
-    return Figure(value, "measured", value - spread, value + spread, value - BASE_ACCURACY, error)
+    return Figure(
+        value, "measured", value - spread, value + spread, value - BASE_ACCURACY, error, samples=SAMPLES[split]
+    )
 
 
 @dataclass
