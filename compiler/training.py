@@ -24,6 +24,7 @@ from ..ir.errors import NascError, UsageError
 from ..ir.files import write_atomically
 from .checkpoint import load_weights, make_folder, read_checkpoint
 from .data import Batch, Data, Inputs, apply, as_data, map_inputs, seeded
+from .threads import counting_flop, fitting_threads
 from .training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -70,8 +71,9 @@ def train(
 ) -> TrainingResult:
     """Train a module in place; it is left in eval mode.
 
-    One seed gives the same bits on one machine with one number of threads: samples are shuffled by a generator of their
-    own, dropout draws from torch's global numbers, which are seeded inside and put back afterwards.
+    One seed gives the same bits on one machine with one number of threads (small networks train on one in any case):
+    samples are shuffled by a generator of their own, dropout draws from torch's global numbers, which are seeded inside
+    and put back afterwards.
 
     Args:
         module: its parameters that require gradients are trained; its other state is what forward makes of it.
@@ -101,7 +103,7 @@ def train(
     ended: Literal["finished", "patience", "stopped"] = "finished"
     start = time.perf_counter()
     try:
-        with seeded(settings.seed):
+        with fitting_threads(_step_flop(module, rows, settings)), seeded(settings.seed):
             for number in range(1, settings.epochs + 1):
                 module.train()
                 total = 0.0
@@ -281,6 +283,16 @@ def _step(module: nn.Module, batch: Batch, loss: Loss, optimizer: torch.optim.Op
     reached.backward()
     optimizer.step()
     return float(reached.detach())
+
+
+def _step_flop(module: nn.Module, data: Data, settings: TrainingSettings) -> float:
+    """Work of one step, seen on few samples; going back takes about twice as much as going forward."""
+    few = min(8, len(data))
+    module.eval()
+    with seeded(0):
+        inputs, _ = data.take(slice(0, few))
+        _, flop = counting_flop(lambda: _output(module, inputs))
+    return 3 * flop * min(settings.batch_size, len(data)) / few
 
 
 def _output(module: nn.Module, inputs: Inputs) -> Tensor:
