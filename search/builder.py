@@ -95,6 +95,11 @@ class TaskBuilder:
         """What the candidates' passes may look at; remembers what depends on the source network and the data only."""
         return Context(data=self._calibration, seed=self.seed)
 
+    @property
+    def trainable(self) -> bool:
+        """See `Builder.trainable`."""
+        return self.task.training is not None and "train" in self.task.splits
+
     def source(self) -> Candidate:
         """See `Builder.source`."""
         return Candidate(self.network, self.network)

@@ -14,6 +14,7 @@ from .front import Rule, pareto
 from .goals import Goals
 from .observer import Observer
 from .output import deploy, deployed_files
+from .polish import Polish
 from .protocols import Deployed, Problem
 from .records import Record
 from .result import LayerRow, Named, Result
@@ -37,6 +38,7 @@ class Finish:
     observer: Observer
     notices: list[str]
     command: str
+    polish: Polish
 
     def run(self, reference: Record | None) -> Result:
         """Choose the winner, gather its evidence and write `best/`.
@@ -49,6 +51,8 @@ class Finish:
         """
         records = tuple(self.study.records)
         feasible = [r for r in records if r.paid and r.feasible]
+        finalists = self.polish.run(feasible)
+        records, feasible = (*records, *finalists), [*feasible, *finalists]
         if not feasible:
             raise NascError(
                 f"none of {len(records)} candidates is complete and keeps the constraints", mend=why(records)
@@ -118,15 +122,15 @@ class Finish:
 
     def quality(self, record: Record, split: Any) -> Figures:
         """A candidate's quality on some samples."""
-        self.observer.stage(f"quality of trial {record.number} on {split} samples")
-        return self.once(f"{split}:{record.pipeline}", lambda: self.problem.judge.quality(self.rebuilt(record), split))
+        self.observer.stage(f"quality of trial {record.label} on {split} samples")
+        return self.once(f"{split}:{_name(record)}", lambda: self.problem.judge.quality(self.rebuilt(record), split))
 
     def tested(self, record: Record, network: _Once) -> Figures:
         """A candidate's quality on test samples; empty where there are none."""
         if "test" not in self.problem.judge.splits:
             return {}
         self.observer.stage("quality on test samples")
-        return self.once(f"test:{record.pipeline}", lambda: self.problem.judge.quality(network(), "test"))
+        return self.once(f"test:{_name(record)}", lambda: self.problem.judge.quality(network(), "test"))
 
     def source_tested(self) -> Figures:
         """The source network's quality on test samples."""
@@ -143,7 +147,7 @@ class Finish:
         if not names:
             return {}
         self.observer.stage(f"measuring {' and '.join(names)} of the winner")
-        return self.once(f"measured:{record.pipeline}", lambda: judge.measure(network(), names))
+        return self.once(f"measured:{_name(record)}", lambda: judge.measure(network(), names))
 
     def source_measured(self) -> Figures:
         """The source network's time, where the search itself had no use for it."""
@@ -156,7 +160,7 @@ class Finish:
 
     def deployed(self, best: Named, winner: Record, network: _Once) -> Deployed:
         """The winner's files, written unless they are there."""
-        kept = self.study.recall(f"deployed:{winner.pipeline}")
+        kept = self.study.recall(f"deployed:{_name(winner)}")
         if kept is not None and deployed_files(self.study.output, kept["artifact"]):
             return Deployed(kept["artifact"], kept["check"], of_dict(kept["quality"]))
         self.observer.stage("writing the winner's files")
@@ -164,7 +168,7 @@ class Finish:
         if not deployed.check.get("agrees", True):
             raise NascError(f"the exported file does not compute what the network does: {dict(deployed.check)}")
         self.study.remember(
-            f"deployed:{winner.pipeline}",
+            f"deployed:{_name(winner)}",
             {"artifact": deployed.artifact, "check": dict(deployed.check), "quality": as_dict(deployed.quality)},
         )
         return deployed
@@ -173,8 +177,9 @@ class Finish:
         """A candidate's network, made again from its text; training starts from the same weights and seed."""
         builder = self.problem.builder
         network = builder.finish(builder.structure(record.pipeline), record.pipeline)
-        if self.ladder.epochs and record.number >= 0:  # a reference beside the trials is not trained
-            network = builder.train(network, self.ladder.epochs, lambda epoch, figures: False)
+        epochs = record.epochs or self.ladder.epochs
+        if epochs and record.number >= 0:  # a reference beside the trials is not trained
+            network = builder.train(network, epochs, lambda epoch, figures: False)
         return network
 
     def named(self, name: str, record: Record) -> Named:
@@ -200,6 +205,11 @@ class Finish:
         """A sentence for the watcher and the report."""
         self.notices.append(text)
         self.observer.notice(text)
+
+
+def _name(record: Record) -> str:
+    """What a candidate's figures are kept under."""
+    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
 
 
 class _Once:
