@@ -8,21 +8,23 @@ ACTIVATIONS = ("relu", "relu", "relu", "relu6", "leaky_relu", "tanh", "sigmoid",
 
 
 class Builder:
-    """The lines of a graph, and the values that may be read next: name, axes, how it is stored."""
+    """The lines of a graph, and the values that may be read next: name, axes, whether quantized."""
 
     def __init__(self, seed: int) -> None:
         self.random = random.Random(seed)
         pick = self.random.random()
         shape = "N, 4, 8, 8" if pick < 0.6 else "N, 8" if pick < 0.88 else "N, 3, 8"
         self.lines: list[str] = []
-        self.values: list[tuple[str, str, str]] = [("x", shape, "f32")]
+        self.values: list[tuple[str, str, bool]] = [("x", shape, False)]
+        self.types = {"x": "f32"}
         self.shape = shape
 
     def add(self, prefix: str, type: str, shape: str, how: str) -> str:
         name = f"{prefix}{len(self.lines)}"
         self.lines.append(f"%{name}: {type}[{shape}] = {how}")
         if how != "weight":
-            self.values.append((name, shape, type))
+            self.values.append((name, shape, type != "f32"))
+        self.types[name] = type
         return name
 
     def encoding(self) -> str:
@@ -33,8 +35,7 @@ class Builder:
         return f"{'i' if signed else 'u'}{bits}<{pick(['0.03', '0.1', '2^-4'])}{f', {zero}' if zero else ''}>"
 
     def step(self) -> None:
-        name, shape, stored = self.random.choice(self.values[-3:])
-        quantized = stored != "f32"
+        name, shape, quantized = self.random.choice(self.values[-3:])
         choice = self.random.random()
         if choice < 0.38:
             self.layer(name, shape, quantized)
@@ -47,13 +48,13 @@ class Builder:
             other = self.random.choice([v for v in self.values if v[1] == shape])
             self.add("s", "f32", shape, f"{self.random.choice(['add', 'mul', 'sub'])} %{name}, %{other[0]}")
         elif shape.count(",") == 3:
-            self.move(name, shape, stored)
+            self.move(name, shape)
 
     def layer(self, name: str, shape: str, quantized: bool) -> None:
         pick, chance = self.random.choice, self.random.random
         if not quantized and chance() < 0.8:
             name, quantized = self.add("q", self.encoding(), shape, f"quantize %{name}"), True
-        rare = ["i8<per 0>", "i4<per 0>", "i8<0.02>", "f32"]
+        rare = ["i8<per 0>", "i4<per 0>", "i8<0.02>", "u8<0.005>", "f32"]
         format = pick(rare if chance() < 0.4 else ["i8<per 0>", "i6<per 0>"])
         axes, out = shape.split(", "), pick([4, 8])
         image = len(axes) == 4
@@ -66,15 +67,20 @@ class Builder:
         result = f"N, {out}, {axes[2]}, {axes[3]}" if image else ", ".join([*axes[:-1], str(out)])
         self.add("h", "f32", result, f"{'conv2d' if image else 'linear'} %{name}, %{weight}{bias}")
 
-    def move(self, name: str, shape: str, stored: str) -> None:
+    def move(self, name: str, shape: str) -> None:
         _, channels, height, width = shape.split(", ")
         if height != "1" and self.random.random() < 0.6:
             kind = self.random.choice(["max_pool2d", "max_pool2d", "avg_pool2d"])
             small = f"N, {channels}, {int(height) // 2}, {int(width) // 2}"
-            self.add("p", stored if kind == "max_pool2d" else "f32", small, f"{kind} %{name} {{kernel_size=[2, 2], stride=[2, 2]}}")
+            self.add(
+                "p",
+                self.types[name] if kind == "max_pool2d" else "f32",
+                small,
+                f"{kind} %{name} {{kernel_size=[2, 2], stride=[2, 2]}}",
+            )
         else:
             flat = f"N, {int(channels) * int(height) * int(width)}"
-            self.add("f", stored, flat, f"reshape %{name} {{shape=[{flat}]}}")
+            self.add("f", self.types[name], flat, f"reshape %{name} {{shape=[{flat}]}}")
 
     def text(self) -> str:
         """The graph; it returns every value that nothing reads, and now and then one more."""

@@ -50,10 +50,6 @@ def calibrate(graph: Graph, weights: Dictionary, *inputs: np.ndarray) -> Graph:
             known = op.with_type(replace(op.type, step=step_for(real(graph, values, op.inputs[0]), op.type.format)))
             graph = replace(graph, ops=tuple(known if o is op else o for o in graph.ops))
             op = known
-        elif op.type.quantized and op.inputs:
-            moved = op.with_type(replace(op.type, step=graph.types[op.inputs[0]].step))
-            graph = replace(graph, ops=tuple(moved if o is op else o for o in graph.ops))
-            op = moved
         bias_in_step(graph, weights, op)
         if op.inputs[2:] and graph.types[op.inputs[2]].quantized:
             values[op.inputs[2]] = torch.from_numpy(np.array(weights.real(graph, op.inputs[2])))
@@ -79,8 +75,8 @@ def result(graph: Graph, weights: Dictionary, values: Tensors, op: Op, batch: in
     if op.kind in STORED:
         unknown = op.name not in weights.per_axis and op.type.step is not None and op.type.step.axis is not None
         return torch.zeros(()) if unknown else torch.from_numpy(np.array(weights.real(graph, op.name)))
-    moves = op.type.quantized and op.kind != "quantize"
-    operands = [values[n] if moves else real(graph, values, n) for n in op.inputs]
+    moved = op.type.quantized and op.kind != "quantize"
+    operands = [values[n] if moved else real(graph, values, n) for n in op.inputs]
     return OPS[op.kind](lambda n: attribute(graph, op, n, batch), op, operands)
 
 
