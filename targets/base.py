@@ -90,11 +90,6 @@ class Session(Protocol):
         """What its file says of itself."""
         ...
 
-    @property
-    def metadata(self) -> Mapping[str, str]:
-        """What the model file says of itself."""
-        ...
-
     def run(self, inputs: Inputs) -> list[Array]:
         """The outputs for some inputs.
 
