@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .search.config import Settings
     from .search.observer import Observer
     from .search.run import Result
+    from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
 
@@ -387,8 +388,9 @@ def search_task(
     example = task.example_inputs
     with task.importing():
         network = lower_module(task.model, example.args, example.kwargs, name=task.name)
-    judge = TaskJudge(task, network, target, batch=settings.measure.batch, threads=settings.measure.threads)
-    builder = TaskBuilder(task, network, settings.seed, judge.assess)
+    measure = settings.measure
+    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+    builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
     problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
     return search(problem, settings, output, observer)
@@ -405,3 +407,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def verify(folder: str | Path) -> tuple[Check, ...]:
+    """Run the evidence of a result again: digests, emission, agreement with torch, integer kernels, quality.
+
+    Args:
+        folder: the output folder of `compile`, or its `best/`.
+
+    Raises:
+        UsageError: there is no manifest.
+        NascError: a file is damaged.
+    """
+    from .search.verify import verify as run_again
+
+    return run_again(Path(folder), load_task)

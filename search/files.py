@@ -1,60 +1,16 @@
-"""Write files so that a reader, or a kill at any moment, finds the old one or the new one, never half of one."""
+"""Write data as JSON so that a reader, or a kill at any moment, finds the old file or the new one."""
 
 from __future__ import annotations
 
 import json
 import math
-import os
 import tempfile
-from collections.abc import Generator, Iterable, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from ..ir.errors import NascError, UsageError
-
-
-@contextmanager
-def replacing(path: Path) -> Generator[Path]:
-    """A temporary path in the same folder that takes the place of `path` if the block ends well.
-
-    Raises:
-        NascError: the folder cannot be written to, or the disk is full.
-    """
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        os.chmod(temporary, 0o666 & ~_umask())  # noqa: PTH101 - mkstemp makes files that only their owner reads
-        os.replace(temporary, path)  # noqa: PTH105 - the one atomic move
-    except OSError as error:
-        raise NascError(
-            f"cannot write {path}: {error.strerror or error}", mend="Name a folder you can write to with --output."
-        ) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically.
-
-    Raises:
-        NascError: it cannot be written.
-    """
-    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+from ..ir.files import write_text
 
 
 def json_text(data: Any, *, indent: int | None = 2) -> str:

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ir import Graph, NascError, layers, operand
 from ..ir.axes import size
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
-from .front import Rule, pareto
+from .front import Point, Rule, pareto
 from .goals import Goals
 from .observer import Observer
 from .output import deploy, deployed_files
+from .polish import Polish
 from .protocols import Deployed, Problem
 from .records import Record
 from .result import LayerRow, Named, Result
+from .smooth import line, smoothed
 from .study import OpenStudy
 
-CONFIRMED = 12
+SURE = 3
+"""Second looks after which it is known how far validation deceives."""
+HOPE = 0.5
+"""Share of the error at which a candidate that would just be refused is still looked at."""
+CONFIRMED = 16
 """How many candidates are looked at a second time, at most, before the search is content with the best quality."""
 REFERENCE_NAME = "uniform 8 bits"
 BASELINE_NAME = "source"
@@ -37,6 +44,7 @@ class Finish:
     observer: Observer
     notices: list[str]
     command: str
+    polish: Polish
 
     def run(self, reference: Record | None) -> Result:
         """Choose the winner, gather its evidence and write `best/`.
@@ -49,6 +57,8 @@ class Finish:
         """
         records = tuple(self.study.records)
         feasible = [r for r in records if r.paid and r.feasible]
+        finalists = self.polish.run(feasible)
+        records, feasible = (*records, *finalists), [*feasible, *finalists]
         if not feasible:
             raise NascError(
                 f"none of {len(records)} candidates is complete and keeps the constraints", mend=why(records)
@@ -97,36 +107,78 @@ class Finish:
         """The winner, its quality on confirmation samples where there are any, and that of those refused before it.
 
         Many candidates lie near the tolerance, and the luckiest of them on validation samples would win too often.
-        So where there are other samples, the candidates are taken in the rule's order as validation estimates them,
-        and the first wins that is good enough at the lower bound of its quality on those. Where there are none,
-        validation's own lower bound must do.
+        So where there are other samples, the candidates are taken in the rule's order as validation estimates them
+        (`smooth`), and the first wins that is good enough at the lower bound of its quality on those. Where there are
+        none, validation's own lower bound must do.
         """
         confirming = "confirmation" in self.problem.judge.splits and self.rule.tolerance is not None
-        ranked = self.rule.ranked(feasible, self.ladder.baseline, strict=not confirming)
-        chosen = [r for r in ranked if isinstance(r, Record)]
+        records = {r.number: r for r in feasible}
+        points: Sequence[Point] = feasible
+        if confirming:
+            name = self.problem.quality.name
+            fitted = line(self.study.records, name)
+            points = [Estimated(r.number, smoothed(r.figures, name, fitted)) for r in feasible]
+        chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
         if not confirming and chosen:
-            return chosen[0], {}, {}
+            return records[chosen[0].number], {}, {}
         refused: dict[int, Figures] = {}
-        for record in chosen[:CONFIRMED]:
-            again = self.quality(record, "confirmation")
-            if self.rule.keeps_quality(again, self.ladder.baseline):
-                return record, again, refused
-            refused[record.number] = again
+        for point in chosen:
+            if len(refused) >= CONFIRMED:
+                break
+            if self.hopeless(point, chosen, refused):
+                continue
+            again = self.quality(records[point.number], "confirmation")
+            if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
+                return records[point.number], again, refused
+            refused[point.number] = again
         best = [r for r in self.rule.best_quality(feasible, self.ladder.baseline) if isinstance(r, Record)]
         self.say(f"no candidate surely keeps {self.rule.tolerance}; the best quality wins instead")
         return best[0], self.quality(best[0], "confirmation") if confirming else {}, refused
 
+    def hopeless(self, point: Point, all: Sequence[Point], refused: Mapping[int, Figures]) -> bool:
+        """Whether a candidate would be refused too, judging by how those refused fell short of what was expected.
+
+        The source network's own luck on validation samples moves all candidates alike; after a few second looks it is
+        known, and candidates that would only just have been good enough need not be looked at.
+        """
+        name = self.problem.quality.name
+        seen = [(p.figures[name].difference, refused[p.number][name]) for p in all if p.number in refused]
+        mine = point.figures[name].difference
+        pairs = [(d, f.difference) for d, f in seen if d is not None and f.difference is not None]
+        if len(pairs) < SURE or mine is None:
+            return False
+        expected = sum(d for d, _ in pairs)
+        if expected == 0:
+            return False
+        again = mine * sum(d for _, d in pairs) / expected
+        figure = replace(seen[-1][1], difference=again, value=self.ladder.baseline[name].value + again)
+        hopeful = replace(figure, error=None if figure.error is None else HOPE * figure.error)
+        return not self.rule.keeps_quality(self.as_new_samples({name: hopeful}), self.ladder.baseline)
+
+    def as_new_samples(self, figures: Figures) -> Figures:
+        """Figures with the error at which as many new samples as the test has will show them.
+
+        The winner shall keep the tolerance on samples that come, so their luck counts beside that of the samples it
+        was looked at: the error of a prediction, sqrt(1 + n / m) times that of the estimate for n seen and m to come.
+        """
+        name = self.problem.quality.name
+        seen, to_come = figures[name], self.source_tested().get(name)
+        if seen.error is None or seen.samples is None or to_come is None or to_come.samples is None:
+            return figures
+        wider = seen.error * math.sqrt(1 + seen.samples / to_come.samples)
+        return {**figures, name: replace(seen, error=wider)}
+
     def quality(self, record: Record, split: Any) -> Figures:
         """A candidate's quality on some samples."""
-        self.observer.stage(f"quality of trial {record.number} on {split} samples")
-        return self.once(f"{split}:{record.pipeline}", lambda: self.problem.judge.quality(self.rebuilt(record), split))
+        self.observer.stage(f"quality of trial {record.label} on {split} samples")
+        return self.once(f"{split}:{_name(record)}", lambda: self.problem.judge.quality(self.rebuilt(record), split))
 
     def tested(self, record: Record, network: _Once) -> Figures:
         """A candidate's quality on test samples; empty where there are none."""
         if "test" not in self.problem.judge.splits:
             return {}
         self.observer.stage("quality on test samples")
-        return self.once(f"test:{record.pipeline}", lambda: self.problem.judge.quality(network(), "test"))
+        return self.once(f"test:{_name(record)}", lambda: self.problem.judge.quality(network(), "test"))
 
     def source_tested(self) -> Figures:
         """The source network's quality on test samples."""
@@ -143,7 +195,7 @@ class Finish:
         if not names:
             return {}
         self.observer.stage(f"measuring {' and '.join(names)} of the winner")
-        return self.once(f"measured:{record.pipeline}", lambda: judge.measure(network(), names))
+        return self.once(f"measured:{_name(record)}", lambda: judge.measure(network(), names))
 
     def source_measured(self) -> Figures:
         """The source network's time, where the search itself had no use for it."""
@@ -156,7 +208,7 @@ class Finish:
 
     def deployed(self, best: Named, winner: Record, network: _Once) -> Deployed:
         """The winner's files, written unless they are there."""
-        kept = self.study.recall(f"deployed:{winner.pipeline}")
+        kept = self.study.recall(f"deployed:{_name(winner)}")
         if kept is not None and deployed_files(self.study.output, kept["artifact"]):
             return Deployed(kept["artifact"], kept["check"], of_dict(kept["quality"]))
         self.observer.stage("writing the winner's files")
@@ -164,7 +216,7 @@ class Finish:
         if not deployed.check.get("agrees", True):
             raise NascError(f"the exported file does not compute what the network does: {dict(deployed.check)}")
         self.study.remember(
-            f"deployed:{winner.pipeline}",
+            f"deployed:{_name(winner)}",
             {"artifact": deployed.artifact, "check": dict(deployed.check), "quality": as_dict(deployed.quality)},
         )
         return deployed
@@ -173,8 +225,9 @@ class Finish:
         """A candidate's network, made again from its text; training starts from the same weights and seed."""
         builder = self.problem.builder
         network = builder.finish(builder.structure(record.pipeline), record.pipeline)
-        if self.ladder.epochs and record.number >= 0:  # a reference beside the trials is not trained
-            network = builder.train(network, self.ladder.epochs, lambda epoch, figures: False)
+        epochs = record.epochs or self.ladder.epochs
+        if epochs and record.number >= 0:  # a reference beside the trials is not trained
+            network = builder.train(network, epochs, lambda epoch, figures: False)
         return network
 
     def named(self, name: str, record: Record) -> Named:
@@ -200,6 +253,19 @@ class Finish:
         """A sentence for the watcher and the report."""
         self.notices.append(text)
         self.observer.notice(text)
+
+
+def _name(record: Record) -> str:
+    """What a candidate's figures are kept under."""
+    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A candidate with its quality as all that was told estimates it."""
+
+    number: int
+    figures: Figures
 
 
 class _Once:

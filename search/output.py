@@ -11,9 +11,10 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from ..ir import structure_digest
+from ..ir.files import write_text
 from .config import Settings, saved_text
 from .figures import as_dict
-from .files import write_json, write_lines, write_text
+from .files import write_json, write_lines
 from .protocols import Deployed, Problem
 from .records import Record
 from .result import Named, Result
@@ -74,6 +75,7 @@ def metadata(problem: Problem, network: Any, record: Record, version: str) -> di
         "nasc.source": problem.source,
         "nasc.source_digest": problem.builder.digest,
         "nasc.pipeline": record.pipeline,
+        "nasc.training_epochs": str(record.epochs),
         "nasc.structure_digest": structure_digest(network.graph),
     }
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..ir import Graph, Op, UsageError, chosen_layers, format_named, layers, parse_encoding, width_named
+from ..ir import Graph, Op, ParseError, UsageError, chosen_layers, format_named, layers, parse_encoding, width_named
 from ..ir.errors import did_you_mean
 
 DEFAULT = ("default",)
@@ -152,7 +152,10 @@ def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Se
             usual = {"weights": WEIGHTS, "activations": FIRST_ACTIVATIONS if first else ACTIVATIONS, "biases": BIASES}
             found += usual[part]
             continue
-        format = parse_encoding(text, f"search space: {part}").format
+        try:
+            format = parse_encoding(text, "space").format
+        except ParseError as error:
+            raise UsageError(f"search space: {part}: {text!r} is no format", mend=error.mend) from error
         if format != format_named("f32") and not (format.is_int and format.bits <= 16):
             raise UsageError(f"search space: {part} may be integers of 2 to 16 bits or f32; found {text}")
         if part == "weights" and not format.signed:

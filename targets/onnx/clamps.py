@@ -17,7 +17,7 @@ from ...ir import SPECS, Graph, Op, Type
 CLAMPS = ("relu", "relu6", "hardtanh", "clamp")
 
 MOVES = ("max_pool1d", "max_pool2d", "max_pool3d", "reshape", "permute")
-"""Ops that give some of the values they read, for which clamping before or after is the same."""
+"""Ops that give some of the values they read, for which clamping before or after is the same; codes stay codes."""
 
 
 def folded(graph: Graph) -> frozenset[str]:
@@ -38,12 +38,12 @@ def folded(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def source(graph: Graph, name: str) -> Type:
-    """The type of a value, or of the quantized one that it merely rearranges."""
+def source(graph: Graph, name: str, folded: frozenset[str] = frozenset()) -> Type:
+    """The type of a value, or of the quantized one that it merely rearranges (or clamps, by a folded clamp)."""
     type = graph.types[name]
     op = graph.producers.get(name)
-    if type.step is None and op is not None and op.kind in MOVES:
-        return source(graph, op.inputs[0])
+    if type.step is None and op is not None and (op.kind in MOVES or name in folded):
+        return source(graph, op.inputs[0], folded)
     return type
 
 

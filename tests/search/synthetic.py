@@ -26,9 +26,9 @@ from nasc.compiler.pipeline import parse_pipeline
 from nasc.compiler.weights import Source, Store
 from nasc.ir import Graph, NascError, layers, operand, parse, text
 from nasc.ir.axes import size
+from nasc.ir.files import write_text
 from nasc.search.config import configuration
 from nasc.search.figures import METRICS, Figure, Figures, Metric
-from nasc.search.files import replacing
 from nasc.search.protocols import Deployed, Problem, Report, Split
 from nasc.search.run import search
 
@@ -128,10 +128,8 @@ class SmallBuilder:
         return network
 
     def save(self, network: Network, path: Path) -> None:
-        with replacing(path) as temporary:
-            temporary.write_text(text(network.graph))
-        with replacing(path.with_suffix(".safetensors")) as temporary:
-            temporary.write_bytes(b"tensors")
+        write_text(path, text(network.graph))
+        write_text(path.with_suffix(".safetensors"), "tensors")
 
 
 def lost(graph: Graph) -> float:
@@ -149,7 +147,9 @@ def accuracy(graph: Graph, split: Split, gained: float = 0.0) -> Figure:
     luck = random.Random(f"{split}{sorted(bits(graph).items())}").gauss(0, error)
     value = BASE_ACCURACY - drop + luck
     spread = 1.96 * math.sqrt(value * (1 - value) / SAMPLES[split])
-    return Figure(value, "measured", value - spread, value + spread, value - BASE_ACCURACY, error)
+    return Figure(
+        value, "measured", value - spread, value + spread, value - BASE_ACCURACY, error, samples=SAMPLES[split]
+    )
 
 
 @dataclass
@@ -226,12 +226,11 @@ class SmallJudge:
         return json.dumps([(n, m, w <= 8 and a <= 8) for n, (m, w, a) in rows.items()])
 
     def deploy(self, network: Network, path: Path, metadata: Mapping[str, str]) -> Deployed:
-        content = json.dumps([text(network.graph), dict(metadata)], sort_keys=True).encode()
-        with replacing(path) as temporary:
-            temporary.write_bytes(content)
+        content = json.dumps([text(network.graph), dict(metadata)], sort_keys=True)
+        write_text(path, content)
         figures = self.quality(network, "test") if "test" in self.splits else {}
         check: dict[str, Any] = {"agrees": True, "samples": 256, "largest_difference": 0.0}
-        return Deployed(hashlib.sha256(content).hexdigest(), check, figures)
+        return Deployed(hashlib.sha256(content.encode()).hexdigest(), check, figures)
 
 
 def problem(builder: SmallBuilder | None = None, judge: SmallJudge | None = None) -> Problem:
