@@ -332,7 +332,7 @@ def _adaptive(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     return getattr(F, op.kind)(inputs[0], frame.resolve(op.attribute("output_size")))
 
 
-def _aten(op: Op) -> Callable[..., Any]:
+def aten(op: Op) -> Any:
     """The function of an op without a rule, `aten.name.overload`.
 
     Raises:
@@ -349,7 +349,7 @@ def _aten(op: Op) -> Callable[..., Any]:
 
 def raw(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """An op without a rule: the ATen op of that name, on the arguments the export had."""
-    target = _aten(op)
+    target = aten(op)
 
     def decode(value: Attribute) -> Any:
         if isinstance(value, tuple):

@@ -107,6 +107,10 @@ class Network:
 
         return with_trained(self, module)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        """Itself: nothing in it changes, so a copy of a module that holds it need not copy it."""
+        return self
+
     def save(self, path: str | Path) -> None:
         """Write `path` (text) and `path` with the suffix `.safetensors` (tensors), each atomically."""
         from .files import save
