@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from .search.config import Settings
     from .search.observer import Observer
     from .search.run import Result
+    from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
 
@@ -381,18 +383,37 @@ def search_task(
 
     target = target_named(settings.target)
     task = load_task(model, input=input) if isinstance(model, str | Path) else model
-    if task.untrained:
-        seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
-        task = trained_checkpoint(seeded, progress=progress).task
-    example = task.example_inputs
-    with task.importing():
-        network = lower_module(task.model, example.args, example.kwargs, name=task.name)
-    measure = settings.measure
-    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
-    builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
-    judge.confirmation = builder.confirmation
-    problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
-    return search(problem, settings, output, observer)
+    with suitable_threads(task.model):
+        if task.untrained:
+            seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
+            task = trained_checkpoint(seeded, progress=progress).task
+        example = task.example_inputs
+        with task.importing():
+            network = lower_module(task.model, example.args, example.kwargs, name=task.name)
+        measure = settings.measure
+        judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+        builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
+        judge.confirmation = builder.confirmation
+        problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
+        return search(problem, settings, output, observer)
+
+
+SMALL = 100_000
+"""Parameters up to which torch runs a network in one thread: handing such small work out costs more than it saves."""
+
+
+@contextmanager
+def suitable_threads(model: nn.Module) -> Generator[None]:
+    """Run torch in one thread while a small network is at work."""
+    import torch
+
+    before = torch.get_num_threads()
+    if sum(p.numel() for p in model.parameters()) <= SMALL:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def versions() -> dict[str, str]:
@@ -406,3 +427,18 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
+
+
+def verify(folder: str | Path) -> tuple[Check, ...]:
+    """Run the evidence of a result again: digests, emission, agreement with torch, integer kernels, quality.
+
+    Args:
+        folder: the output folder of `compile`, or its `best/`.
+
+    Raises:
+        UsageError: there is no manifest.
+        NascError: a file is damaged.
+    """
+    from .search.verify import verify as run_again
+
+    return run_again(Path(folder), load_task)

@@ -191,7 +191,8 @@ class seeded:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._fork = torch.random.fork_rng(devices=[])
+        in_use = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+        self._fork = torch.random.fork_rng(devices=in_use)
 
     def __enter__(self) -> None:
         self._fork.__enter__()

@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from filelock import FileLock
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..ir.errors import NascError, UsageError
-from .checkpoint import load_weights, make_folder, read_checkpoint, write_atomically
+from ..ir.files import write_atomically
+from .checkpoint import load_weights, make_folder, read_checkpoint
 from .data import Batch, Data, Inputs, apply, as_data, map_inputs, seeded
 from .training_settings import TrainingSettings
 
@@ -164,7 +165,11 @@ class TrainedCheckpoint:
 
 
 def trained_checkpoint(
-    task: Task, cache_dir: Path | None = None, progress: Callable[[Epoch], None] | None = None
+    task: Task,
+    cache_dir: Path | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+    *,
+    device: torch.device | str = "cpu",
 ) -> TrainedCheckpoint:
     """Train the network of an `untrained` task from its seed, or load what an earlier call kept.
 
@@ -177,6 +182,7 @@ def trained_checkpoint(
         task: its file names `training` settings, `train_data` and a checkpoint that is not there.
         cache_dir: where to keep it; `.cache` beside the model file, or the user's cache if that cannot be written.
         progress: told each epoch; not called when nothing is trained.
+        device: where to train; the network comes back on the CPU. The same bits each time are promised on the CPU only.
 
     Raises:
         UsageError: the task has no training settings or no training data.
@@ -193,7 +199,7 @@ def trained_checkpoint(
         if path.is_file():
             load_weights(model, read_checkpoint(path), str(path))
         else:
-            result = _train_and_keep(task, task.training, model, path, progress)
+            result = _train_and_keep(task, task.training, model.to(device), path, progress)
     return TrainedCheckpoint(replace(task, model=model, checkpoint=path, untrained=False), path, result)
 
 
@@ -203,9 +209,11 @@ def _train_and_keep(
     data, validation = task.required("train"), task.data("validation")
     with task.importing():
         result = train(model, data, settings, loss=task.loss, validation=validation, progress=progress)
-    weights = {name: held.detach().cpu().clone().contiguous() for name, held in model.state_dict().items()}
+    model.cpu()
+    weights = {name: held.detach().clone().contiguous() for name, held in model.state_dict().items()}
     about = {"training": settings.text(), "kept_epoch": result.kept_epoch, "ended": result.ended}
-    write_atomically(path, save(weights, {"nasc": json.dumps(about, sort_keys=True)}))
+    metadata = {"nasc": json.dumps(about, sort_keys=True)}
+    write_atomically(path, lambda place: save_file(weights, place, metadata))
     return result
 
 

@@ -10,7 +10,22 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .axes import ONE, Axes, Axis, Batch, Const, Product, Sum, Width, factors, parts, product, total, widths_in
+from .axes import (
+    ONE,
+    Axes,
+    Axis,
+    Batch,
+    Const,
+    Product,
+    Sum,
+    Width,
+    factors,
+    has_batch,
+    parts,
+    product,
+    total,
+    widths_in,
+)
 from .axes import size as size_of
 from .graph import Location
 
@@ -112,7 +127,7 @@ class Solver:
         left, right = self.resolve(left), self.resolve(right)
         if left == right:
             return
-        if self.size(left) != self.size(right):
+        if self.size(left) != self.size(right) or has_batch(left) != has_batch(right):
             raise Mismatch(left, right)
         if isinstance(left, Width) and isinstance(right, Width):
             self._join(left, right, reason)
@@ -122,8 +137,10 @@ class Solver:
             self._bind(right.name, left, reason)
         elif isinstance(left, Sum) or isinstance(right, Sum):
             self._unify_sums(left, right, reason)
-        else:
+        elif isinstance(left, Product) or isinstance(right, Product):
             self._unify_products(left, right, reason)
+        else:
+            raise Mismatch(left, right)
 
     def _flexible(self, width: Width) -> bool:
         return width.name.startswith(FLEXIBLE)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import cast
 
-from .axes import widths_in
+from .axes import Axis, has_batch, widths_in
 from .errors import NascError
-from .graph import STORED, Graph, Op
+from .graph import STORED, Attribute, Graph, Op, is_axis
 from .infer import apply_rule
 from .printer import op_text
 from .rules import SPECS, Fault
@@ -16,6 +18,12 @@ from .types import Type
 
 TYPED = "_typed"
 """Set on a graph object whose types `retype` has just computed; it is frozen, so they stay right."""
+
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
+"""What a value or a width may be called."""
+GRAPH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+"""What a graph may be called."""
 
 
 class InvalidGraph(NascError):
@@ -100,7 +108,13 @@ def _header_faults(graph: Graph) -> list[str]:
     faults: list[str] = []
     seen: set[str] = set()
     used = {w for t in graph.types.values() for axis in t.axes for w in widths_in(axis)}
+    asked = {w for op in graph.ops for _, value in op.attributes for w in _widths_asked(value)}
     place = f"graph @{graph.name}: error:"
+    if not GRAPH_NAME.fullmatch(graph.name):
+        faults.append(f"{place} the graph's name has characters that the text cannot hold")
+    for name in [*(n for n, _ in graph.widths), *graph.types]:
+        if not NAME.fullmatch(name):
+            faults.append(f"{place} the name {name!r} has characters that the text cannot hold")
     for name, size in graph.widths:
         if name in seen:
             faults.append(f"{place} width ${name} is declared twice")
@@ -109,25 +123,34 @@ def _header_faults(graph: Graph) -> list[str]:
             faults.append(f"{place} width ${name} must be at least 1, found {size}")
         if name not in used:
             faults.append(f"{place} width ${name} is declared and no value carries it")
-    for name in sorted(used - seen):
+    for name in sorted((used | asked) - seen):
         faults.append(f"{place} width ${name} is used and not declared")
     if not graph.outputs:
         faults.append(f"{place} it returns nothing")
     return faults
 
 
+def _widths_asked(value: Attribute) -> Iterator[str]:
+    """The widths in an attribute's value."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _widths_asked(item)
+    elif is_axis(value):
+        yield from widths_in(cast(Axis, value))
+
+
 def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, typed: bool) -> list[str]:
     if missing := [n for n in op.inputs if n not in known]:
         return [report(op, Fault(f"it reads %{n}, which nothing before it defines", n)) for n in missing]
     faults = [report(op, Fault(f"%{n} is defined twice")) for n in op.results if n in known]
+    faults += [report(op, fault) for fault in _encoding_faults(op)]
+    if op.kind in STORED:
+        return faults
     widths = set[str]() if typed else {w for n in op.inputs for axis in known[n].axes for w in widths_in(axis)}
+    if not typed:
+        widths |= {w for _, value in op.attributes for w in _widths_asked(value)}
     if any(sizes.get(width, 0) < 1 for width in widths):
         return faults
-    if op.kind in STORED:
-        return faults + (
-            [report(op, Fault(f"{op.kind} reads nothing, found {len(op.inputs)} operands"))] if op.inputs else []
-        )
-    faults += _step_faults(op)
     if op.kind not in SPECS:
         return faults if op.kind.startswith("aten.") else [*faults, report(op, Fault("there is no such op"))]
     if typed:
@@ -142,18 +165,23 @@ def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, t
     return faults
 
 
-def _step_faults(op: Op) -> list[str]:
-    if op.kind != "quantize":
-        return []
-    type = op.type
-    if type.step is None or not type.format.is_int:
-        return [report(op, Fault(f"quantize gives integers with a step, found {type.encoding}"))]
-    zero = type.step.zero
-    if zero is not None and not type.format.low <= zero <= type.format.high:
-        return [
-            report(
-                op,
-                Fault(f"the zero {zero} is outside of {type.format}'s codes {type.format.low} to {type.format.high}"),
-            )
-        ]
-    return []
+def _encoding_faults(op: Op) -> Iterator[Fault]:
+    """What is wrong with how a stored or a quantized value is written."""
+    type, step = op.type, op.type.step
+    if op.kind in STORED:
+        if op.inputs:
+            yield Fault(f"{op.kind} reads nothing, found {len(op.inputs)} operands")
+        if any(map(has_batch, type.axes)):
+            yield Fault(f"a stored tensor cannot have the length of the batch, found {type}")
+        if step is not None and step.zero != 0:
+            yield Fault(f"stored codes are symmetric, their zero is 0; found {type.encoding}")
+        if step is not None and step.axis is not None and step.axis >= type.rank:
+            yield Fault(f"one step per index of axis {step.axis}, found {type.rank} axes")
+    elif op.kind == "quantize":
+        if step is None or not type.format.is_int:
+            yield Fault(f"quantize gives integers with a step, found {type.encoding}")
+        elif step.axis is not None:
+            yield Fault(f"quantize has one step for the whole tensor, found {type.encoding}")
+        elif step.zero is not None and not type.format.low <= step.zero <= type.format.high:
+            low, high = type.format.low, type.format.high
+            yield Fault(f"the zero {step.zero} is outside of {type.format}'s codes {low} to {high}")

@@ -100,6 +100,11 @@ class TaskBuilder:
         """What the candidates' passes may look at; remembers what depends on the source network and the data only."""
         return Context(data=self._calibration, seed=self.seed)
 
+    @property
+    def trainable(self) -> bool:
+        """See `Builder.trainable`."""
+        return self.task.training is not None and "train" in self.task.splits
+
     def source(self) -> Candidate:
         """See `Builder.source`."""
         return Candidate(self.network, self.network)
@@ -174,9 +179,9 @@ class TaskBuilder:
         return Rows(x, y)
 
     def _held_out(self, data: Rows) -> int:
-        if self.tuning.epochs == 0:
-            return min(len(data), MOST_CONFIRMING)
-        return min(len(data) // HELD_OUT, MOST_HELD_OUT)
+        if self.tuning.epochs or (self.tuning.finalist_epochs and self.trainable):
+            return min(len(data) // HELD_OUT, MOST_HELD_OUT)
+        return min(len(data), MOST_CONFIRMING)
 
     def _calibration(self) -> Iterable[Batch]:
         for inputs in self.task.calibration_batches(samples=4096):

@@ -99,6 +99,12 @@ class FineTuning(Section):
     """Training of candidates inside the search."""
 
     epochs: int = Field(default=0, ge=0, description="epochs per candidate, from the source weights; 0: none")
+    finalist_epochs: int = Field(
+        default=3,
+        ge=0,
+        description="epochs for the few finalists after a search without training, where the model file names "
+        "training data and settings; 0: none",
+    )
     learning_rate: float | None = Field(default=None, gt=0, description="unset: a quarter of the model file's")
     batch_size: int | None = Field(default=None, ge=1, description="unset: the model file's")
 

@@ -15,6 +15,7 @@ from .front import Point, Rule, pareto
 from .goals import Goals
 from .observer import Observer
 from .output import deploy, deployed_files
+from .polish import Polish
 from .protocols import Deployed, Problem
 from .records import Record
 from .result import LayerRow, Named, Result
@@ -43,6 +44,7 @@ class Finish:
     observer: Observer
     notices: list[str]
     command: str
+    polish: Polish
 
     def run(self, reference: Record | None) -> Result:
         """Choose the winner, gather its evidence and write `best/`.
@@ -55,6 +57,8 @@ class Finish:
         """
         records = tuple(self.study.records)
         feasible = [r for r in records if r.paid and r.feasible]
+        finalists = self.polish.run(feasible)
+        records, feasible = (*records, *finalists), [*feasible, *finalists]
         if not feasible:
             raise NascError(
                 f"none of {len(records)} candidates is complete and keeps the constraints", mend=why(records)
@@ -113,7 +117,9 @@ class Finish:
         if confirming:
             name = self.problem.quality.name
             fitted = line(self.study.records, name)
-            points = [Estimated(r.number, smoothed(r.figures, name, fitted)) for r in feasible]
+            points = [
+                Estimated(r.number, r.figures if r.epochs else smoothed(r.figures, name, fitted)) for r in feasible
+            ]
         chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
         if not confirming and chosen:
             return records[chosen[0].number], {}, {}
@@ -121,7 +127,8 @@ class Finish:
         for point in chosen:
             if len(refused) >= CONFIRMED:
                 break
-            if self.hopeless(point, chosen, refused):
+            alike = [p for p in chosen if records[p.number].epochs == records[point.number].epochs]
+            if self.hopeless(point, alike, refused):
                 continue
             again = self.quality(records[point.number], "confirmation")
             if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
@@ -166,15 +173,15 @@ class Finish:
 
     def quality(self, record: Record, split: Any) -> Figures:
         """A candidate's quality on some samples."""
-        self.observer.stage(f"quality of trial {record.number} on {split} samples")
-        return self.once(f"{split}:{record.pipeline}", lambda: self.problem.judge.quality(self.rebuilt(record), split))
+        self.observer.stage(f"quality of trial {record.label} on {split} samples")
+        return self.once(f"{split}:{_name(record)}", lambda: self.problem.judge.quality(self.rebuilt(record), split))
 
     def tested(self, record: Record, network: _Once) -> Figures:
         """A candidate's quality on test samples; empty where there are none."""
         if "test" not in self.problem.judge.splits:
             return {}
         self.observer.stage("quality on test samples")
-        return self.once(f"test:{record.pipeline}", lambda: self.problem.judge.quality(network(), "test"))
+        return self.once(f"test:{_name(record)}", lambda: self.problem.judge.quality(network(), "test"))
 
     def source_tested(self) -> Figures:
         """The source network's quality on test samples."""
@@ -191,7 +198,7 @@ class Finish:
         if not names:
             return {}
         self.observer.stage(f"measuring {' and '.join(names)} of the winner")
-        return self.once(f"measured:{record.pipeline}", lambda: judge.measure(network(), names))
+        return self.once(f"measured:{_name(record)}", lambda: judge.measure(network(), names))
 
     def source_measured(self) -> Figures:
         """The source network's time, where the search itself had no use for it."""
@@ -204,7 +211,7 @@ class Finish:
 
     def deployed(self, best: Named, winner: Record, network: _Once) -> Deployed:
         """The winner's files, written unless they are there."""
-        kept = self.study.recall(f"deployed:{winner.pipeline}")
+        kept = self.study.recall(f"deployed:{_name(winner)}")
         if kept is not None and deployed_files(self.study.output, kept["artifact"]):
             return Deployed(kept["artifact"], kept["check"], of_dict(kept["quality"]))
         self.observer.stage("writing the winner's files")
@@ -212,7 +219,7 @@ class Finish:
         if not deployed.check.get("agrees", True):
             raise NascError(f"the exported file does not compute what the network does: {dict(deployed.check)}")
         self.study.remember(
-            f"deployed:{winner.pipeline}",
+            f"deployed:{_name(winner)}",
             {"artifact": deployed.artifact, "check": dict(deployed.check), "quality": as_dict(deployed.quality)},
         )
         return deployed
@@ -221,8 +228,9 @@ class Finish:
         """A candidate's network, made again from its text; training starts from the same weights and seed."""
         builder = self.problem.builder
         network = builder.finish(builder.structure(record.pipeline), record.pipeline)
-        if self.ladder.epochs and record.number >= 0:  # a reference beside the trials is not trained
-            network = builder.train(network, self.ladder.epochs, lambda epoch, figures: False)
+        epochs = record.epochs or self.ladder.epochs
+        if epochs and record.number >= 0:  # a reference beside the trials is not trained
+            network = builder.train(network, epochs, lambda epoch, figures: False)
         return network
 
     def named(self, name: str, record: Record) -> Named:
@@ -256,6 +264,11 @@ class Estimated:
 
     number: int
     figures: Figures
+
+
+def _name(record: Record) -> str:
+    """What a candidate's figures are kept under."""
+    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
 
 
 class _Once:

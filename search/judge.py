@@ -15,7 +15,7 @@ from ..compiler.data import Rows
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
 from ..ir import Graph, NascError, Op, format_named, structure_digest
-from ..targets import Artifact, Target, agree, check_placement
+from ..targets import Artifact, Session, Target, agree, check_placement
 from ..targets.latency import Latency, LatencyMeter
 from ..targets.measure import energy_meter, example_arrays
 from .builder import Candidate, positional, runs
@@ -215,7 +215,7 @@ class TaskJudge:
         artifact = self._emit(made, {"nasc.digest": made.key, **metadata})
         session = self.target.load(artifact, threads=self.threads, placed=True)
         samples = self._samples(CHECKED)
-        found = agree(runs(made), self._session_run(session, made), samples)
+        found = agree(runs(made), session_run(session, made), samples)
         placement = check_placement(self.target.plan(made.graph), session.placement())
         agrees = found.sqnr_db >= TOLERANCE_DB
         check = {
@@ -235,16 +235,8 @@ class TaskJudge:
         artifact.save(path)
         figures: Figures = {}
         if "test" in self.splits:
-            figures = self.assess(self._session_run(session, made), "test")
+            figures = self.assess(session_run(session, made), "test")
         return Deployed(artifact.digest, check, figures)
-
-    @staticmethod
-    def _session_run(session: Any, network: Network) -> Callable[..., Any]:
-        def run(*args: Tensor, **kwargs: Tensor) -> Any:
-            inputs = positional(dict(kwargs), network) if kwargs else args
-            return session.run([t.numpy() for t in inputs])
-
-        return run
 
     def _samples(self, count: int) -> Sequence[Tensor]:
         data = self.task.data("validation")
@@ -253,6 +245,16 @@ class TaskJudge:
         else:
             inputs = next(iter(self.task.calibration_batches(samples=count, size=count)))
         return positional(inputs, self.network)
+
+
+def session_run(session: Session, network: Network) -> Callable[..., Any]:
+    """A session as a run that takes what the network takes."""
+
+    def run(*args: Tensor, **kwargs: Tensor) -> Any:
+        inputs = positional(dict(kwargs), network) if kwargs else args
+        return session.run([t.numpy() for t in inputs])
+
+    return run
 
 
 def _metric(name: str, quality: Quality) -> Metric:

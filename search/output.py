@@ -75,6 +75,7 @@ def metadata(problem: Problem, network: Any, record: Record, version: str) -> di
         "nasc.source": problem.source,
         "nasc.source_digest": problem.builder.digest,
         "nasc.pipeline": record.pipeline,
+        "nasc.training_epochs": str(record.epochs),
         "nasc.structure_digest": structure_digest(network.graph),
     }
 

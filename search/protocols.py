@@ -49,6 +49,11 @@ class Builder(Protocol[NetworkT]):
         """The source network after the passes that all candidates share: what the space is made of."""
         ...
 
+    @property
+    def trainable(self) -> bool:
+        """Whether the user has said how to train the network, and on what."""
+        ...
+
     def source(self) -> NetworkT:
         """The source network: the baseline."""
         ...

@@ -8,7 +8,15 @@ from typing import Any, Literal
 
 from .figures import Figure, Figures, as_dict, of_dict
 
+TRAINED = 1_000_000
+"""Added to a trial's number for what training made of it at the end of the search."""
+
 State = Literal["complete", "pruned", "failed"]
+
+
+def label(number: int) -> str:
+    """How people call a trial of this number."""
+    return f"{number - TRAINED} trained" if number >= TRAINED else str(number)
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,7 @@ class Record:
         curve: quality after each epoch of training.
         duplicate_of: the trial that paid for it.
         trace: the traceback of a failure that is a fault of nasc or of a library.
+        epochs: of training after the search; 0 for what the search itself evaluated.
     """
 
     number: int
@@ -46,6 +55,12 @@ class Record:
     curve: tuple[Figure, ...] = ()
     duplicate_of: int | None = None
     trace: str | None = None
+    epochs: int = 0
+
+    @property
+    def label(self) -> str:
+        """How people call it: the trial's number, and whether it was trained after the search."""
+        return label(self.number)
 
     @property
     def paid(self) -> bool:
@@ -81,6 +96,7 @@ class Record:
             "curve": [figure.as_dict() for figure in self.curve],
             "duplicate_of": self.duplicate_of,
             "trace": self.trace,
+            "epochs": self.epochs or None,
         }
         return {k: v for k, v in data.items() if v is not None and v != {} and v != []}
 

@@ -11,7 +11,7 @@ from .figures import Figures, Metric, difference_text, value_text
 from .front import Member
 from .goals import Goals
 from .protocols import Deployed
-from .records import Record
+from .records import Record, label
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,8 @@ class Result:
     def summary(self) -> list[str]:
         """What was found, in a few sentences: for people, after the table."""
         best, quality = self.best, self.quality
-        lines = [f"the winner is trial {best.number}: {self.rule}"]
+        name = "" if best.number is None else label(best.number)
+        lines = [f"the winner is trial {name}: {self.rule}"]
         base, ours = self.baseline.test or self.baseline.figures, best.test or best.figures
         where = "test" if best.test else "validation"
         if quality.name in ours and quality.name in base:
@@ -187,7 +188,7 @@ class Result:
         }
 
     def _row(self, name: str, figures: Figures, pipeline: str, number: int | None) -> dict[str, str]:
-        row = {"trial": "" if number is None else str(number), "network": name}
+        row = {"trial": "" if number is None else label(number), "network": name}
         for metric in self.columns:
             row[metric.label] = figure_text(metric, figures, self.baseline.figures)
         row["pipeline"] = pipeline

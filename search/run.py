@@ -18,6 +18,7 @@ from .goals import Goals, expect_readable, goals, winner_rule
 from .objectives import TOLERANCE, directions, parse_tolerance
 from .observer import Observer, Opening
 from .output import CONFIG, TRIALS, write_result, write_settings, write_trials
+from .polish import Polish
 from .protocols import Problem
 from .records import Record
 from .result import Result
@@ -103,7 +104,8 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
     reference = _reference(problem, space, plan, ladder, study, observer)
     trials.run()
     rule = winner_rule(problem, settings, wanted)
-    finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output))
+    polish = Polish(problem, study, ladder, rule, observer, settings.training.finalist_epochs)
+    finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output), polish)
     result = finish.run(_reference_told(space, plan, study) or reference)
     observer.stage("writing the report")
     write_result(result, problem, settings)

@@ -155,6 +155,12 @@ class SeriesOfRounds:
             return Load(None, None, None)
         return Load.between(self.began, self.host.counters())
 
+    def share(self) -> float:
+        """What part of the time the runs had a processor, where they compute alone; 1 where that cannot be told."""
+        if not all(lane.computes_alone for lane in self.lanes):
+            return 1.0
+        return min(1.0, sum(lane.thread_s for lane in self.lanes) / sum(lane.wall_s for lane in self.lanes))
+
     def contended(self, load: Load) -> bool:
         """Whether processors were scarce while the rounds ran."""
         if load.pressure is not None and load.pressure > PRESSURE_LIMIT:

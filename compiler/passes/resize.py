@@ -181,7 +181,7 @@ def resized(
         fresh = torch.zeros((), dtype=torch.bool)
         copied = torch.zeros((), dtype=torch.bool)
         for axis, index in indices.items():
-            if len(index) <= tensor.shape[axis] and not drawn:
+            if not drawn and _distinct(index):
                 result = result.index_select(axis, index)
                 continue
             shape = [1] * tensor.dim()
@@ -204,6 +204,11 @@ def resized(
         return result.contiguous()
 
     return Computed(what, (source,), function)
+
+
+def _distinct(index: Tensor) -> bool:
+    """Whether no old index is taken twice, and none is new."""
+    return bool((index >= 0).all()) and int(torch.bincount(index).max()) == 1
 
 
 def initial(op: Op, tensor: Tensor, result: Tensor, random: torch.Generator) -> Tensor:

@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
 
-from ..axes import Axes, Axis, Const, size
+from ..axes import Axes, Axis, Const, has_batch, size
 from ..errors import NascError
 from ..formats import F32, FLOATS, Format
 from ..graph import Attribute, Op, canonical, is_axis
+from ..printer import attribute_text
 from ..solver import Mismatch, Reason, Solver
 from ..types import Encoding, Type
 
@@ -160,7 +161,7 @@ class Site:
     def integer(self, name: str) -> int:
         """An integer attribute."""
         if not isinstance(value := self.attribute(name), int):
-            raise Fault(f"attribute {name} must be an integer, found {value!r}")
+            raise Fault(f"attribute {name} must be an integer, found {attribute_text(value)}")
         return value
 
     def integers(self, name: str, length: int | None = None) -> tuple[int, ...]:
@@ -170,7 +171,7 @@ class Site:
             return (value,) * length
         found = value if isinstance(value, tuple) else ()
         if not isinstance(value, tuple) or not all(isinstance(v, int) for v in found):
-            raise Fault(f"attribute {name} must be a list of integers, found {value!r}")
+            raise Fault(f"attribute {name} must be a list of integers, found {attribute_text(value)}")
         if length is not None and len(found) == 1:
             found = found * length
         if length is not None and len(found) != length:
@@ -185,14 +186,14 @@ class Site:
         """A list of size attributes as axis terms."""
         value = self.attribute(name)
         if not isinstance(value, tuple):
-            raise Fault(f"attribute {name} must be a list of sizes, found {value!r}")
+            raise Fault(f"attribute {name} must be a list of sizes, found {attribute_text(value)}")
         return tuple(self._as_term(v, name) for v in value)
 
     def _as_term(self, value: Attribute, name: str) -> Axis:
         if is_axis(value):
             return self.solver.resolve(cast(Axis, value))
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise Fault(f"attribute {name} must hold sizes, found {value!r}")
+            raise Fault(f"attribute {name} must hold sizes, found {attribute_text(value)}")
         return self.solver.fresh(value) if self.infers and value > 1 else Const(value)
 
     def put(self, name: str, value: Attribute) -> None:
@@ -246,7 +247,8 @@ class Site:
     def show(self, axis: Axis) -> str:
         """A term with its size: `$stem = 24`, `$a*64 = 1024`, `16`."""
         resolved = self.solver.resolve(axis)
-        return str(resolved) if isinstance(resolved, Const) else f"{resolved} = {self.solver.size(resolved)}"
+        plain = isinstance(resolved, Const) or has_batch(resolved)
+        return str(resolved) if plain else f"{resolved} = {self.solver.size(resolved)}"
 
     def _value(self, operand: str) -> str:
         return self.op.inputs[self.spec.index(operand)]

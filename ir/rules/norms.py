@@ -26,6 +26,8 @@ def layer_norm(site: Site) -> Sequence[Axes]:
     """`(x - mean) / sqrt(var + eps) * weight + bias` with the statistics over the last axes."""
     axes = site.axes("input")
     shape = site.terms("normalized_shape")
+    if not 1 <= len(shape) <= len(axes):
+        raise Fault(f"the input has {len(axes)} axes, the norm is over {len(shape)}")
     for axis, length in zip(axes[len(axes) - len(shape) :], shape, strict=True):
         site.unify(axis, length, "{input} has {left} where the norm expects {right}")
     for operand in ("weight", "bias"):

@@ -18,6 +18,11 @@ def moved(site: Site) -> Encoding:
 def reshape(site: Site) -> Sequence[Axes]:
     """The same elements in row-major order under another shape; `shape` has one term per axis of the result."""
     source, target = site.axes("input"), list(site.terms("shape"))
+    if not site.infers:
+        have, want = product(source), product(target)
+        if have != want:
+            raise Fault(f"the input's elements are {site.show(have)}, the shape asks for {site.show(want)}")
+        return [tuple(target)]
     for have, want in groups(site, source, target):
         if len(want) == 1:
             target[want[0]] = product(source[i] for i in have)
@@ -27,10 +32,7 @@ def reshape(site: Site) -> Sequence[Axes]:
                 product(target[i] for i in want),
                 "{input} has {left} elements where the shape asks for {right}",
             )
-    asked = site.attribute("shape")
     axes = tuple(map(site.solver.resolve, target))
-    if not site.infers and axes != site.terms("shape"):
-        raise Fault(f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {asked}")
     site.put("shape", axes)
     return [axes]
 

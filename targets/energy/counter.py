@@ -245,6 +245,11 @@ class Calls:
         part = min(1.0, (at_s - self.starts_s[begun - 1]) / length_s) if length_s > 0 else 1.0
         return (begun - 1 + part) * self.repeat
 
+    def typical_s(self) -> float:
+        """The median time of a call, of the later half of them."""
+        lengths_s = [end_s - start_s for start_s, end_s in zip(self.starts_s, self.ends_s, strict=True)]
+        return median(lengths_s[len(lengths_s) // 2 :]) / self.repeat
+
     def latency_s(self, first_s: float, last_s: float) -> float:
         """The mean time of the calls that began between two moments."""
         begun, ended = bisect_right(self.starts_s, first_s), bisect_right(self.starts_s, last_s)

@@ -69,6 +69,7 @@ class Energy:
         calls: calls in the windows.
         windows: number of windows.
         window_s: length of all windows together.
+        span_s: when the first window began and the last one ended, on the meter's clock.
         counter_period_s: how often the counter moves, as observed.
         gap_share: share of the windows in which no call ran: gaps, and reading the counter.
         flags: what to know before using the figures.
@@ -89,6 +90,7 @@ class Energy:
     calls: int = 0
     windows: int = 0
     window_s: float = 0.0
+    span_s: tuple[float, float] = (0.0, 0.0)
     counter_period_s: float | None = None
     gap_share: float | None = None
     flags: tuple[EnergyFlag, ...] = ()

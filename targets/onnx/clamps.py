@@ -38,12 +38,12 @@ def folded(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def source(graph: Graph, name: str) -> Type:
-    """The type of a value, or of the quantized one that it merely rearranges."""
+def source(graph: Graph, name: str, folded: frozenset[str] = frozenset()) -> Type:
+    """The type of a value, or of the quantized one that it merely rearranges (or clamps, by a folded clamp)."""
     type = graph.types[name]
     op = graph.producers.get(name)
-    if type.step is None and op is not None and op.kind in MOVES:
-        return source(graph, op.inputs[0])
+    if type.step is None and op is not None and (op.kind in MOVES or name in folded):
+        return source(graph, op.inputs[0], folded)
     return type
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir import Graph, Op
+from ...ir import Graph, Op, Type
 from ...ir.axes import has_batch, size
 from .bias import bias_of
 from .clamps import source
@@ -61,15 +61,20 @@ def unflattened(graph: Graph, op: Op) -> tuple[int, ...] | None:
 def input_of(writer: Writer, op: Op) -> str:
     """What a layer reads as numbers.
 
-    ONNX Runtime rounds the float weights of a layer by itself where its input and its result are quantized
-    (microsoft/onnxruntime#22969); a maximum of one operand, which copies it, keeps it from that.
+    ONNX Runtime rounds float weights and biases of a layer by itself where its input and its result are quantized
+    (microsoft/onnxruntime#22969), a bias beyond the range of its codes too if steps are small. A maximum of one
+    operand, which copies it, keeps it from that where no integer kernel could run the layer anyway.
     """
-    given, weight = op.inputs[:2]
-    value = writer.real(given, op.type.format)
-    floats = writer.is_stored(weight) and not writer.type(weight).quantized
-    if writer.style.keep_floats and floats and source(writer.graph, given).quantized:
+    value = writer.real(op.inputs[0], op.type.format)
+    given, weight = source(writer.graph, op.inputs[0]), writer.type(op.inputs[1])
+    if writer.style.keep_floats and given.quantized and not (narrow(given) and narrow(weight)):
         return writer.node("Max", [value], f"{op.name}/input")
     return value
+
+
+def narrow(type: Type) -> bool:
+    """Whether integer kernels take values of a type."""
+    return type.quantized and type.format.bits <= 8
 
 
 @emits("conv1d", "conv2d", "conv3d")

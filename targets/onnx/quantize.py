@@ -6,7 +6,7 @@ import numpy as np
 
 from ...ir import NascError, Op, Type
 from ...ir.formats import F32
-from .clamps import code_bounds
+from .clamps import code_bounds, source
 from .elements import Array, element
 from .registry import EmissionError, emits
 from .writer import Writer
@@ -25,7 +25,7 @@ def quantize(writer: Writer, op: Op) -> None:
     step, zero = step_and_zero(writer, op.name, type)
     axis = {} if type.step is None or type.step.axis is None else {"axis": type.step.axis}
     given = writer.real(op.inputs[0])
-    if writer.type(op.inputs[0]).step not in (None, type.step):
+    if source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
         given = writer.node("Max", [given], f"{op.name}/input")
     low, high = code_bounds(writer.graph, op, writer.folded)
     held = np.iinfo(element(type.format)[1])

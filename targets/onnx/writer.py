@@ -42,7 +42,7 @@ class Writer:
         self._sizes = graph.sizes
         self._producers = graph.producers
         self._known: set[str] = set()
-        self._real: dict[tuple[str, Format], str] = {}
+        self._real: dict[tuple[str, str], str] = {}
 
     def node(self, kind: str, inputs: Sequence[str], result: str, **attributes: Value) -> str:
         """Write a node and give its one result's name; the node is called like its result."""
@@ -107,7 +107,7 @@ class Writer:
 
         A folded clamp is read as what it clamps.
         """
-        if (found := self._real.get((name, format))) is not None:
+        if (found := self._real.get((name, format.name))) is not None:
             return found
         type = self._types[name]
         if name in self.folded:
@@ -118,9 +118,9 @@ class Writer:
             result, now = dequantized(self, name, type), F32
         else:
             result, now = self.value(name), type.format
-        if now != format:
+        if now.name != format.name:
             result = self.cast(result, f"{name}/{format}", format)
-        self._real[name, format] = result
+        self._real[name, format.name] = result
         return result
 
     def moved(self, op: Op) -> str:

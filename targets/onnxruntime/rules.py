@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ...ir import Graph, Op
+from ...ir import STORED, Graph, Op, Type
 from ...ir.layers import layers, operand
-from ..onnx.clamps import CLAMPS, MOVES, folded, source
+from ..onnx.clamps import CLAMPS, MOVES, folded
 from ..onnx.layers import unflattened
 from ..plan import LayerPlan, Need, Plan
 
@@ -49,7 +49,7 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
     if why := result_in_float(graph, layer, fate):
         value = sole_reader(graph, layer.name) if fate == "clamped" else layer.name
         return LayerPlan(layer.name, False, why), [*needs, Need("quantize-result", layer.name, value, why)]
-    if needs and fate != "codes" and layer.kind == "linear":
+    if needs and not (fate == "codes" and is_stored_float(graph, needs[0].value)):
         return LayerPlan(layer.name, False, needs[0].reason), needs
     return LayerPlan(layer.name, True, "its input and its weight are integers of at most 8 bits"), needs
 
@@ -57,23 +57,43 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
 def operands_in_float(graph: Graph, layer: Op) -> str:
     """Why a layer's operands keep it from integer kernels; empty: nothing does."""
     weight = operand(layer, "weight") or ""
+    given = carried(graph, layer.inputs[0])
     for name, type, what in (
-        (layer.inputs[0], source(graph, layer.inputs[0]), "input"),
+        (layer.inputs[0], given, "input"),
         (weight, graph.types[weight], "weight"),
     ):
         if type.step is None:
             return f"its {what} %{name} is not quantized"
         if type.format.bits > 8:
             return f"its {what} %{name} has {type.format.bits} bits, integer kernels take at most 8"
-    step = source(graph, layer.inputs[0]).step
-    if step is not None and step.axis is not None:
-        return f"its input %{layer.inputs[0]} has a step per index of axis {step.axis}, integer kernels take one in all"
+    if given.step is not None and given.step.axis is not None:
+        return f"its input %{layer.inputs[0]} has several steps, integer kernels take one for the whole tensor"
     of_weight = graph.types[weight].step
     if of_weight is not None and of_weight.axis not in (None, 0):
         return f"its weight %{weight} has steps along axis {of_weight.axis}, integer kernels take them per output"
-    if weight not in {op.name for op in graph.stored}:
+    if not is_stored(graph, weight):
         return f"its weight %{weight} is computed, integer kernels take stored ones"
     return ""
+
+
+def is_stored(graph: Graph, name: str) -> bool:
+    """Whether a value lies in the weights' store."""
+    return (op := graph.producers.get(name)) is not None and op.kind in STORED
+
+
+def is_stored_float(graph: Graph, name: str) -> bool:
+    """Whether a value is a stored tensor of numbers, as the runtime can round by itself."""
+    return is_stored(graph, name) and not graph.types[name].quantized
+
+
+def carried(graph: Graph, name: str) -> Type:
+    """The type of a value, or of the quantized one that it rearranges for a single reader."""
+    type = graph.types[name]
+    op = graph.producers.get(name)
+    alone = len(graph.readers.get(name, ())) == 1 and name not in graph.outputs
+    if type.step is None and op is not None and op.kind in MOVES and alone:
+        return carried(graph, op.inputs[0])
+    return type
 
 
 def bias_needs(graph: Graph, layer: Op) -> list[Need]:

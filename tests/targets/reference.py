@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from nasc.ir import SPECS, STORED, Graph, Op
+from nasc.ir import SPECS, STORED, Format, Graph, Op, Step
 from nasc.ir.axes import size
 from nasc.ir.graph import is_axis
 
-from .conftest import Dictionary
+from .conftest import Dictionary, bias_in_step
+
+torch.set_num_threads(1)
 
 Tensors = dict[str, torch.Tensor]
 
@@ -33,17 +36,47 @@ def run(graph: Graph, weights: Dictionary, *inputs: np.ndarray) -> list[np.ndarr
 
 def evaluate(graph: Graph, weights: Dictionary, *inputs: np.ndarray) -> Tensors:
     """Every value of a graph; codes where it is quantized."""
-    values: Tensors = {}
-    for entry, array in zip(graph.inputs, inputs, strict=True):
-        values[entry.name] = torch.from_numpy(np.asarray(array, np.float64))
-    batch = inputs[0].shape[0]
+    values = given(graph, inputs)
     for op in graph.ops:
-        if op.kind in STORED:
-            values[op.name] = torch.from_numpy(np.array(weights.real(graph, op.name)))
-            continue
-        operands = [real(graph, values, n) for n in op.inputs]
-        values[op.name] = OPS[op.kind](lambda n, op=op: attribute(graph, op, n, batch), op, operands)
+        values[op.name] = result(graph, weights, values, op, inputs[0].shape[0])
     return values
+
+
+def calibrate(graph: Graph, weights: Dictionary, *inputs: np.ndarray) -> Graph:
+    """The graph with all steps known, each from the range of what its quantize reads; biases follow in `weights`."""
+    values = given(graph, inputs)
+    for op in graph.ops:
+        if op.kind == "quantize" and op.type.step is not None and not op.type.step.known:
+            known = op.with_type(replace(op.type, step=step_for(real(graph, values, op.inputs[0]), op.type.format)))
+            graph = replace(graph, ops=tuple(known if o is op else o for o in graph.ops))
+            op = known
+        bias_in_step(graph, weights, op)
+        if op.inputs[2:] and graph.types[op.inputs[2]].quantized:
+            values[op.inputs[2]] = torch.from_numpy(np.array(weights.real(graph, op.inputs[2])))
+        values[op.name] = result(graph, weights, values, op, inputs[0].shape[0])
+    return graph
+
+
+def step_for(values: torch.Tensor, format: Format) -> Step:
+    """The step that lets a format's codes span the values, and 0."""
+    low, high = min(float(values.min()), 0.0), max(float(values.max()), 1e-3)
+    if format.signed:
+        return Step.of(max(-low, high) / format.high)
+    unit = (high - low) / format.high
+    return Step.of(unit, round(-low / unit))
+
+
+def given(graph: Graph, inputs: tuple[np.ndarray, ...]) -> Tensors:
+    pairs = zip(graph.inputs, inputs, strict=True)
+    return {entry.name: torch.from_numpy(np.asarray(array, np.float64)) for entry, array in pairs}
+
+
+def result(graph: Graph, weights: Dictionary, values: Tensors, op: Op, batch: int) -> torch.Tensor:
+    if op.kind in STORED:
+        unknown = op.name not in weights.per_axis and op.type.step is not None and op.type.step.axis is not None
+        return torch.zeros(()) if unknown else torch.from_numpy(np.array(weights.real(graph, op.name)))
+    operands = [real(graph, values, n) for n in op.inputs]
+    return OPS[op.kind](lambda n: attribute(graph, op, n, batch), op, operands)
 
 
 def real(graph: Graph, values: Tensors, name: str) -> torch.Tensor:

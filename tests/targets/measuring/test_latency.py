@@ -99,6 +99,16 @@ def test_calls_longer_than_a_slice_are_compared_on_the_threads_clock_of_a_busy_m
     assert Flag.CONTENDED in latency.flags
 
 
+def test_time_that_others_take_does_not_count_against_the_budget(machine: Any) -> None:
+    for preempted, longest_s in ((0.7, 36.0), (0.95, 43.0)):
+        host = machine(preempted=preempted, noise=0.02)
+        latency = LatencyMeter(host=host).measure(host.work(30e-3), host.work(30e-3))
+        assert 20 < latency.elapsed_s < longest_s
+        assert latency.n >= (100 if preempted == 0.7 else 20)
+    impatient = LatencyMeter(host=host, patience=1.0).measure(host.work(30e-3), host.work(30e-3))
+    assert impatient.elapsed_s < 12
+
+
 @pytest.mark.parametrize(
     "case", ["quiet", "short", "several threads", "asleep", "asked for wall"], ids=lambda case: case.replace(" ", "-")
 )

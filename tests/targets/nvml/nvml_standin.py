@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import shutil
 import subprocess
@@ -79,12 +80,13 @@ class Gpu:
         library.sim_true_j.argtypes = library.sim_power.argtypes = library.sim_pass.argtypes = [ctypes.c_double]
         self.virtual = True
         self.used_j: list[float] = []
+        self.ends_s: list[float] = []
 
     def start(self, **changes: Any) -> Gpu:
         """A fresh trace at idle power."""
         config = settings(**changes)
         self.virtual = bool(config.virtual_clock)
-        self.used_j = []
+        self.used_j, self.ends_s = [], []
         self.library.sim_start(ctypes.byref(config), ctypes.c_double(IDLE_W))
         return self
 
@@ -119,13 +121,16 @@ class Gpu:
                     during()
                     self.sleep(min(0.002, max(0.0, until_s - self.now_s())))
             self.library.sim_power(IDLE_W)
-            self.used_j.append(self.library.sim_true_j(self.now_s()) - self.library.sim_true_j(began_s))
+            self.ends_s.append(self.now_s())
+            self.used_j.append(self.library.sim_true_j(self.ends_s[-1]) - self.library.sim_true_j(began_s))
 
         return run
 
-    def true_j(self) -> float:
-        """The mean energy of the calls so far."""
-        return sum(self.used_j) / len(self.used_j)
+    def true_j(self, span_s: tuple[float, float] = (0.0, math.inf)) -> float:
+        """The mean energy of the calls that ended within a span of time; where time is real, no two are alike."""
+        ends_s, used_j = self.ends_s, self.used_j
+        calls_j = [used for end_s, used in zip(ends_s, used_j, strict=True) if span_s[0] <= end_s <= span_s[1]]
+        return sum(calls_j) / len(calls_j)
 
 
 def compiler() -> str | None:

@@ -8,11 +8,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from statistics import fmean
 from typing import Any
 
 import pytest
 from nasc.targets.energy import Energy, EnergyFlag, EnergyMeter, Grade, MeterLostError, MeterUnavailableError
+from nasc.targets.energy.meter import Source
 from nasc.targets.lock import DeviceBusyError, device_lock
 
 IDLE_W = 60.0
@@ -30,7 +32,7 @@ def measure(gpu: Any, run: Callable[[], None], **changes: Any) -> Energy:
 
 def error(energy: Energy, gpu: Any) -> float:
     assert energy.energy_j is not None
-    return energy.energy_j / gpu.true_j() - 1
+    return energy.energy_j / gpu.true_j(energy.span_s) - 1
 
 
 # ---- the bar: 0.5 % in virtual time, and the naive meters fail it ----
@@ -107,6 +109,16 @@ def test_other_sensors_are_read_as_well(gpu: Any, sensor: dict[str, float]) -> N
     energy = measure(gpu, gpu.inference(*burst(0.005)))
     assert abs(error(energy, gpu)) <= 0.005
     assert (EnergyFlag.IRREGULAR in energy.flags) == ("counter_jitter_s" in sensor)
+
+
+def test_control_without_running_in_an_averaging_counter_remembers_the_rest(
+    gpu: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gpu.start(counter_average_s=1.0)
+    monkeypatch.setattr("nasc.targets.energy.nvml.Source", partial(Source, settle_s=0.0))
+    energy = measure(gpu, gpu.inference(*burst(0.005)))
+    assert energy.windows_j[0] < 0.9 * gpu.true_j()
+    assert abs(error(energy, gpu)) > 0.005
 
 
 @pytest.mark.parametrize("latency_s", [0.09, 0.097, 0.1, 0.104, 0.11])
