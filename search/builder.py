@@ -179,9 +179,9 @@ class TaskBuilder:
         return Rows(x, y)
 
     def _held_out(self, data: Rows) -> int:
-        if not self.tuning.epochs and not (self.tuning.finalist_epochs and self.trainable):
-            return min(len(data), MOST_CONFIRMING)
-        return min(len(data) // HELD_OUT, MOST_HELD_OUT)
+        if self.tuning.epochs or (self.tuning.finalist_epochs and self.trainable):
+            return min(len(data) // HELD_OUT, MOST_HELD_OUT)
+        return min(len(data), MOST_CONFIRMING)
 
     def _calibration(self) -> Iterable[Batch]:
         for inputs in self.task.calibration_batches(samples=4096):

@@ -117,7 +117,9 @@ class Finish:
         if confirming:
             name = self.problem.quality.name
             fitted = line(self.study.records, name)
-            points = [Estimated(r.number, smoothed(r.figures, name, fitted)) for r in feasible]
+            points = [
+                Estimated(r.number, r.figures if r.epochs else smoothed(r.figures, name, fitted)) for r in feasible
+            ]
         chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
         if not confirming and chosen:
             return records[chosen[0].number], {}, {}
@@ -125,7 +127,8 @@ class Finish:
         for point in chosen:
             if len(refused) >= CONFIRMED:
                 break
-            if self.hopeless(point, chosen, refused):
+            alike = [p for p in chosen if records[p.number].epochs == records[point.number].epochs]
+            if self.hopeless(point, alike, refused):
                 continue
             again = self.quality(records[point.number], "confirmation")
             if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
@@ -255,17 +258,17 @@ class Finish:
         self.observer.notice(text)
 
 
-def _name(record: Record) -> str:
-    """What a candidate's figures are kept under."""
-    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
-
-
 @dataclass(frozen=True)
 class Estimated:
     """A candidate with its quality as all that was told estimates it."""
 
     number: int
     figures: Figures
+
+
+def _name(record: Record) -> str:
+    """What a candidate's figures are kept under."""
+    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
 
 
 class _Once:
