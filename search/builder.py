@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from ..compiler.pipeline import Pipeline, parse_pipeline
 from ..compiler.training import Epoch, train
 from ..compiler.training_settings import TrainingSettings
 from ..ir import Graph, NascError, UsageError
+from .config import FineTuning
 from .figures import Figures
 from .protocols import Report
 
@@ -29,6 +30,8 @@ SHARED = "cleanup | fold-batch-norm | merge-linear"
 HELD_OUT = 5
 """One in so many training samples is kept from the candidates' training, to confirm the finalists on."""
 MOST_HELD_OUT = 10_000
+MOST_CONFIRMING = 50_000
+"""Training samples that confirm the finalists where candidates are not trained, at most."""
 SLOWER = 0.25
 """Learning rate of fine-tuning over that of the model file's training: the weights are near their goal already."""
 
@@ -67,12 +70,14 @@ class TaskBuilder:
         network: the lowered source network.
         seed: for passes that draw at random, and for training.
         assess: the quality of a run on validation samples.
+        tuning: training of candidates; where there is none, all training samples can confirm the finalists.
     """
 
     task: Task
     network: Network
     seed: int
     assess: Callable[[Callable[..., Any]], Figures]
+    tuning: FineTuning = field(default_factory=FineTuning)
 
     @property
     def digest(self) -> str:
@@ -143,9 +148,13 @@ class TaskBuilder:
 
     @cached_property
     def training(self) -> TrainingSettings:
-        """How candidates are trained: as the model file says, at a lower learning rate."""
+        """How candidates are trained: as the settings say, else as the model file does, at a lower learning rate."""
         own = self.task.training or TrainingSettings()
-        return replace(own, learning_rate=own.learning_rate * SLOWER)
+        return replace(
+            own,
+            learning_rate=self.tuning.learning_rate or own.learning_rate * SLOWER,
+            batch_size=self.tuning.batch_size or own.batch_size,
+        )
 
     @cached_property
     def trained_on(self) -> Any:
@@ -161,7 +170,7 @@ class TaskBuilder:
     def confirmation(self) -> Rows | None:
         """Training samples that no candidate trains on; None where there are none to spare.
 
-        The source network has seen them, so they show a candidate's loss too large rather than too small.
+        The source network has seen them; see `TaskJudge.splits` on when they still tell something.
         """
         data = self.task.data("train")
         if not isinstance(data, Rows) or data.y is None or not self._held_out(data):
@@ -169,9 +178,10 @@ class TaskBuilder:
         x, y = data.take(slice(len(data) - self._held_out(data), None))
         return Rows(x, y)
 
-    @staticmethod
-    def _held_out(data: Rows) -> int:
-        return min(len(data) // HELD_OUT, MOST_HELD_OUT)
+    def _held_out(self, data: Rows) -> int:
+        if self.tuning.epochs or (self.tuning.finalist_epochs and self.trainable):
+            return min(len(data) // HELD_OUT, MOST_HELD_OUT)
+        return min(len(data), MOST_CONFIRMING)
 
     def _calibration(self) -> Iterable[Batch]:
         for inputs in self.task.calibration_batches(samples=4096):

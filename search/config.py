@@ -105,7 +105,7 @@ class FineTuning(Section):
         description="epochs for the few finalists after a search without training, where the model file names "
         "training data and settings; 0: none",
     )
-    learning_rate: float | None = Field(default=None, gt=0, description="unset: the model file's, or a tenth of it")
+    learning_rate: float | None = Field(default=None, gt=0, description="unset: a quarter of the model file's")
     batch_size: int | None = Field(default=None, ge=1, description="unset: the model file's")
 
 
@@ -114,10 +114,7 @@ class MeasureSettings(Section):
 
     batch: int = Field(default=1, ge=1, description="samples per inference")
     threads: int = Field(default=1, ge=1, description="threads of the runtime")
-    budget_s: float = Field(default=5.0, gt=0, description="time for one measurement")
-    energy: Literal["measure", "estimate"] = Field(
-        default="measure", description="whether an estimate may stand for a meter"
-    )
+    budget_s: float = Field(default=2.0, gt=0, description="time for one measurement of latency")
 
 
 class Settings(Section):

@@ -96,6 +96,7 @@ class Figure:
         ratio_low: lower end of the ratio's interval.
         ratio_high: upper end.
         verdict: what the ratio amounts to: FASTER, SLOWER, SAME or AMBIGUOUS.
+        samples: how many samples it stands on.
         notes: what to know before using it.
     """
 
@@ -109,6 +110,7 @@ class Figure:
     ratio_low: float | None = None
     ratio_high: float | None = None
     verdict: str | None = None
+    samples: int | None = None
     notes: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:

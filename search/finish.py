@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..ir import Graph, NascError, layers, operand
 from ..ir.axes import size
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
-from .front import Rule, pareto
+from .front import Point, Rule, pareto
 from .goals import Goals
 from .observer import Observer
 from .output import deploy, deployed_files
@@ -18,9 +19,14 @@ from .polish import Polish
 from .protocols import Deployed, Problem
 from .records import Record
 from .result import LayerRow, Named, Result
+from .smooth import line, smoothed
 from .study import OpenStudy
 
-CONFIRMED = 12
+SURE = 3
+"""Second looks after which it is known how far validation deceives."""
+HOPE = 0.5
+"""Share of the error at which a candidate that would just be refused is still looked at."""
+CONFIRMED = 16
 """How many candidates are looked at a second time, at most, before the search is content with the best quality."""
 REFERENCE_NAME = "uniform 8 bits"
 BASELINE_NAME = "source"
@@ -101,24 +107,69 @@ class Finish:
         """The winner, its quality on confirmation samples where there are any, and that of those refused before it.
 
         Many candidates lie near the tolerance, and the luckiest of them on validation samples would win too often.
-        So where there are other samples, the candidates are taken in the rule's order as validation estimates them,
-        and the first wins that is good enough at the lower bound of its quality on those. Where there are none,
-        validation's own lower bound must do.
+        So where there are other samples, the candidates are taken in the rule's order as validation estimates them
+        (`smooth`), and the first wins that is good enough at the lower bound of its quality on those. Where there are
+        none, validation's own lower bound must do.
         """
         confirming = "confirmation" in self.problem.judge.splits and self.rule.tolerance is not None
-        ranked = self.rule.ranked(feasible, self.ladder.baseline, strict=not confirming)
-        chosen = [r for r in ranked if isinstance(r, Record)]
+        records = {r.number: r for r in feasible}
+        points: Sequence[Point] = feasible
+        if confirming:
+            name = self.problem.quality.name
+            fitted = line(self.study.records, name)
+            points = [
+                Estimated(r.number, r.figures if r.epochs else smoothed(r.figures, name, fitted)) for r in feasible
+            ]
+        chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
         if not confirming and chosen:
-            return chosen[0], {}, {}
+            return records[chosen[0].number], {}, {}
         refused: dict[int, Figures] = {}
-        for record in chosen[:CONFIRMED]:
-            again = self.quality(record, "confirmation")
-            if self.rule.keeps_quality(again, self.ladder.baseline):
-                return record, again, refused
-            refused[record.number] = again
+        for point in chosen:
+            if len(refused) >= CONFIRMED:
+                break
+            alike = [p for p in chosen if records[p.number].epochs == records[point.number].epochs]
+            if self.hopeless(point, alike, refused):
+                continue
+            again = self.quality(records[point.number], "confirmation")
+            if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
+                return records[point.number], again, refused
+            refused[point.number] = again
         best = [r for r in self.rule.best_quality(feasible, self.ladder.baseline) if isinstance(r, Record)]
         self.say(f"no candidate surely keeps {self.rule.tolerance}; the best quality wins instead")
         return best[0], self.quality(best[0], "confirmation") if confirming else {}, refused
+
+    def hopeless(self, point: Point, all: Sequence[Point], refused: Mapping[int, Figures]) -> bool:
+        """Whether a candidate would be refused too, judging by how those refused fell short of what was expected.
+
+        The source network's own luck on validation samples moves all candidates alike; after a few second looks it is
+        known, and candidates that would only just have been good enough need not be looked at.
+        """
+        name = self.problem.quality.name
+        seen = [(p.figures[name].difference, refused[p.number][name]) for p in all if p.number in refused]
+        mine = point.figures[name].difference
+        pairs = [(d, f.difference) for d, f in seen if d is not None and f.difference is not None]
+        if len(pairs) < SURE or mine is None:
+            return False
+        expected = sum(d for d, _ in pairs)
+        if expected == 0:
+            return False
+        again = mine * sum(d for _, d in pairs) / expected
+        figure = replace(seen[-1][1], difference=again, value=self.ladder.baseline[name].value + again)
+        hopeful = replace(figure, error=None if figure.error is None else HOPE * figure.error)
+        return not self.rule.keeps_quality(self.as_new_samples({name: hopeful}), self.ladder.baseline)
+
+    def as_new_samples(self, figures: Figures) -> Figures:
+        """Figures with the error at which as many new samples as the test has will show them.
+
+        The winner shall keep the tolerance on samples that come, so their luck counts beside that of the samples it
+        was looked at: the error of a prediction, sqrt(1 + n / m) times that of the estimate for n seen and m to come.
+        """
+        name = self.problem.quality.name
+        seen, to_come = figures[name], self.source_tested().get(name)
+        if seen.error is None or seen.samples is None or to_come is None or to_come.samples is None:
+            return figures
+        wider = seen.error * math.sqrt(1 + seen.samples / to_come.samples)
+        return {**figures, name: replace(seen, error=wider)}
 
     def quality(self, record: Record, split: Any) -> Figures:
         """A candidate's quality on some samples."""
@@ -205,6 +256,14 @@ class Finish:
         """A sentence for the watcher and the report."""
         self.notices.append(text)
         self.observer.notice(text)
+
+
+@dataclass(frozen=True)
+class Estimated:
+    """A candidate with its quality as all that was told estimates it."""
+
+    number: int
+    figures: Figures
 
 
 def _name(record: Record) -> str:

@@ -36,7 +36,8 @@ CHECKED = 256
 """Samples on which the deployed file is compared with torch's execution of the same graph."""
 TOLERANCE_DB = 30.0
 """Least signal-to-noise ratio between the deployed file and torch's execution: a code may round the other way."""
-SECONDS_PER_MEASUREMENT = 2.0
+BY_HEART = 0.05
+"""Relative difference in quality between training and validation samples from which on the former confirm nothing."""
 INTERVAL = 1.959964
 """Half-width of a 95 % interval in standard errors (normal distribution)."""
 
@@ -51,6 +52,7 @@ class TaskJudge:
         target: where networks run.
         batch: length of the batch axis in measurements.
         threads: threads of the runtime.
+        budget_s: time for one measurement of latency.
         confirmation: samples to confirm finalists on.
         names: qualities to take, the first counts; by default accuracy and loss, loss, or fidelity.
     """
@@ -60,6 +62,7 @@ class TaskJudge:
     target: Target
     batch: int = 1
     threads: int = 1
+    budget_s: float = 2.0
     confirmation: Rows | None = None
     names: tuple[str, ...] = ()
     _baseline: dict[str, Quality] = field(default_factory=dict[str, Quality])
@@ -82,7 +85,7 @@ class TaskJudge:
     def splits(self) -> frozenset[Split]:
         """See `Judge.splits`."""
         found: set[Split] = {"validation"}
-        if self.labelled and self.confirmation is not None:
+        if self.labelled and self.confirmation is not None and self._representative:
             found.add("confirmation")
         if self.labelled and "test" in self.task.splits:
             found.add("test")
@@ -96,6 +99,13 @@ class TaskJudge:
         except NascError as error:
             return {"energy": str(error)}
         return {}
+
+    @property
+    def _representative(self) -> bool:
+        """Whether training samples can confirm anything: not where the source network knows them by heart."""
+        name = self.metrics[0].name
+        seen, unseen = (self.baseline(split).values[name] for split in ("confirmation", "validation"))
+        return abs(seen - unseen) <= BY_HEART * abs(unseen)
 
     def baseline(self, split: Split) -> Quality:
         """The source network's quality, taken once."""
@@ -156,7 +166,7 @@ class TaskJudge:
         run = session.bind(self._arrays)
         found: dict[str, Figure] = {}
         if "latency" in metrics:
-            latency = LatencyMeter(budget_s=SECONDS_PER_MEASUREMENT).measure(run, self._source_run)
+            latency = LatencyMeter(budget_s=self.budget_s).measure(run, self._source_run)
             found["latency"] = latency_figure(latency)
         if "energy" in metrics:
             found["energy"] = self._energy(run)
@@ -187,7 +197,7 @@ class TaskJudge:
         """See `Judge.overhead_bound`."""
         floor = self.target.load(self.target.floor(self._source), threads=self.threads)
         idle = floor.bind(example_arrays(floor.inputs, 1))
-        latency = LatencyMeter(budget_s=SECONDS_PER_MEASUREMENT).measure(self._source_run, floor=idle)
+        latency = LatencyMeter(budget_s=self.budget_s).measure(self._source_run, floor=idle)
         if not latency.overhead_bound or latency.floor_s is None:
             return None
         return (
@@ -267,6 +277,7 @@ def compared(quality: Quality, baseline: Quality) -> dict[str, Figure]:
             high=None if error is None else value + INTERVAL * error,
             difference=None if difference is None else difference.mean,
             error=None if difference is None else difference.standard_error,
+            samples=quality.samples,
         )
     return found
 

@@ -1,30 +1,34 @@
 """What the search tries before it asks a strategy: uniform bits, what each choice does alone, and the best mixtures.
 
-Rounding to b bits adds noise of power proportional to 4^-b (Bennett, Bell System Technical Journal 27, 1948), and to
-first order the noise of several tensors adds up. So one trial per choice says how much each hurts, and a greedy walk
-from many bits to few gives mixtures that lose least for what they save; a bisection finds how far to walk.
+One trial per choice says how much each hurts. A walk from many bits to few gives mixtures that lose least for what they
+save, a bisection finds how far to walk, and a model of what hurts, fitted again after every trial, proposes mixtures
+right at the limit of what may be lost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from ..ir import format_named
+from .damage import DamageModel
 from .figures import Figure, Metric
 from .objectives import Constraint
 from .records import Record
+from .smooth import Line, line, smoothed
 from .space import Assignment, Knob, Space, amount
 
 REFERENCE = "uniform 8 bits"
-UNIFORM = ((6, 8), (6, 6), (4, 8), (4, 4))
+UNIFORM = ((6, 8), (6, 6), (4, 8))
 """Bits of weights and activations that are tried for all layers alike."""
 PROBE = 4
 """Bits at which each choice is tried alone."""
-BISECTIONS = 6
-SHARE = 0.5
+BISECTIONS = 5
+SHARE = 0.4
 """Share of the paid trials that probing each choice alone may take; beyond it the strategy starts without."""
-_FLOAT_BITS = format_named("f32").bits
+PROPOSED = 0.3
+"""Share of the paid trials that the model of what hurts may propose."""
+LEVELS = (0.6, 0.45, 0.7, 0.5, 0.8)
+"""How much of the tolerance the model's proposals may be thought to use up, in turn."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,8 @@ class Plan:
     trials: int
 
     @property
-    def _formats(self) -> tuple[Knob, ...]:
+    def formats(self) -> tuple[Knob, ...]:
+        """The knobs that choose bits of weights or activations."""
         return tuple(k for k in self.space.free if k.part in ("weights", "activations"))
 
     def reference(self) -> Assignment | None:
@@ -78,7 +83,7 @@ class Plan:
                 case "weights":
                     return weights
                 case "activations":
-                    return None if activations == 8 else activations
+                    return activations
                 case "biases":
                     return None
                 case "width":
@@ -87,120 +92,116 @@ class Plan:
         return self.space.nearest(wanted)
 
     def next(self, records: Sequence[Record], baseline: float) -> Seed | None:
-        """The first seed that has not been told, or None when the strategy is to go on alone."""
-        told = {r.pipeline: r for r in records}
-        for seed in self._seeds(told, baseline):
-            if self.space.pipeline(seed.assignment) not in told:
-                return seed
-        return None
+        """The first seed that has not been told, or None when the strategy is to go on alone.
 
-    def _seeds(self, told: Mapping[str, Record], baseline: float) -> Iterator[Seed]:
-        """All seeds in order, as far as what was told allows to know them."""
+        Args:
+            records: what was told.
+            baseline: the baseline's quality.
+        """
         if self.trials < 2:
-            return
-        start = self.reference() or self.uniform(8, 8)
+            return None
+        return next(_Seeds(self, records, Figure(baseline)).untold(), None)
+
+
+@dataclass
+class _Seeds:
+    """The seeds in order, as far as what was told allows to know them."""
+
+    plan: Plan
+    records: Sequence[Record]
+    baseline: Figure
+    told: dict[int, Record] = field(default_factory=dict[int, Record])
+
+    def __post_init__(self) -> None:
+        index = self.plan.space.index
+        self.told = {index(r.assignment): r for r in self.records}
+
+    def untold(self) -> Iterator[Seed]:
+        return (seed for seed in self.seeds() if self.plan.space.index(seed.assignment) not in self.told)
+
+    def seeds(self) -> Iterator[Seed]:
+        plan = self.plan
+        start = plan.reference() or plan.uniform(8, 8)
         yield Seed(start, REFERENCE)
-        for weights, activations in UNIFORM[: max(1, self.trials // 4)]:
-            yield Seed(self.uniform(weights, activations), f"uniform {weights} and {activations} bits")
-        probes = [(knob, self._probe(start, knob)) for knob in self._formats]
-        if not probes or len(probes) > SHARE * self.trials:
+        for weights, activations in UNIFORM[: max(1, plan.trials // 4)]:
+            yield Seed(plan.uniform(weights, activations), f"uniform {weights} and {activations} bits")
+        probes = [(knob, self.probe(start, knob)) for knob in plan.formats]
+        if not probes or len(probes) > SHARE * plan.trials:
             return
         for knob, assignment in probes:
             yield Seed(assignment, f"{knob.name} alone")
-        damage = self._damages(start, probes, told)
-        if damage is None:
+        alone = [start, *(assignment for _, assignment in probes)]
+        hurts = [(a, hurt) for a in alone if (hurt := self.hurt(self.told.get(plan.space.index(a)))) is not None]
+        model = DamageModel.fitted(plan.space, plan.macs, start, hurts)
+        if model is None:
             return
-        walk = self._walk(start, damage)
-        if len(walk) > 1:
-            yield from self._bisect(walk, told, baseline)
+        yield from self.bisected(model)
+        yield from self.proposed(start)
 
-    def _probe(self, start: Assignment, knob: Knob) -> Assignment:
+    @staticmethod
+    def probe(start: Assignment, knob: Knob) -> Assignment:
+        """The start with one knob lowered."""
         lower = [c for c in knob.choices if amount(knob, c) < amount(knob, start[knob.name])]
         if not lower:
             return start
         return {**start, knob.name: min(lower, key=lambda c: abs(amount(knob, c) - PROBE))}
 
-    def _damages(
-        self, start: Assignment, probes: Sequence[tuple[Knob, Assignment]], told: Mapping[str, Record]
-    ) -> dict[str, float] | None:
-        """By knob, the loss of quality per unit of noise power (4^-bits); None where the start itself failed.
-
-        Where the loss is known it stands for quality: it answers to small noise, where the accuracy of some thousand
-        samples hardly moves.
-        """
-        origin = self._told(start, told)
-        if origin is None:
+    def hurt(self, record: Record | None) -> float | None:
+        """How bad a candidate is: its loss over the baseline's, else the quality it lacks, or its noise power."""
+        if record is None or self.plan.quality.name not in record.figures:
             return None
-        name = "loss" if "loss" in origin.figures else self.quality.name
-        sign = 1.0 if name == "loss" or self.quality.direction == "min" else -1.0
-        found: dict[str, float] = {}
-        for knob, assignment in probes:
-            record = self._told(assignment, told)
-            noise = _noise(knob, assignment) - _noise(knob, start)
-            if noise <= 0:
-                continue
-            if record is None or name not in record.figures:
-                found[knob.name] = float("inf")  # alone it already is too bad to be told: it keeps its bits
-                continue
-            lost = sign * (record.figures[name].value - origin.figures[name].value)
-            found[knob.name] = max(lost, 1e-9) / noise
-        return found or None
+        loss = record.figures.get("loss")
+        if loss is not None and loss.difference is not None:
+            return loss.difference
+        figure = record.figures[self.plan.quality.name]
+        if self.plan.quality.dimension == "decibel":
+            return 10 ** (-figure.value / 10)
+        lost = self.baseline.value - figure.value
+        return lost if self.plan.quality.direction == "max" else -lost
 
-    def _told(self, assignment: Assignment, told: Mapping[str, Record]) -> Record | None:
-        record = told.get(self.space.pipeline(assignment))
-        return record if record is not None and self.quality.name in record.figures else None
+    def limit(self, fitted: Line | None, level: float) -> float | None:
+        """The hurt at which so much of the tolerance is thought to be used up; None where that cannot be said."""
+        quality, bound = self.plan.quality, self.plan.tolerance.bound.at(self.baseline.value)
+        if quality.dimension == "decibel":
+            return level * 10 ** (-bound / 10)
+        lost = level * abs(self.baseline.value - bound)
+        if quality.name == "loss" or not any("loss" in r.figures for r in self.records):
+            return lost
+        return None if fitted is None or fitted.slope == 0 else lost / abs(fitted.slope)
 
-    def _walk(self, start: Assignment, damage: Mapping[str, float]) -> list[Assignment]:
-        """From the start downwards, each time the step that saves the most bit operations for the noise it adds."""
-        knobs = [k for k in self._formats if damage.get(k.name, float("inf")) < float("inf")]
-        walk = [start]
-        while True:
-            current = walk[-1]
-            bits = {(t, k.part): amount(k, current[k.name]) for k in self.space.knobs for t in k.targets}
-            best: tuple[float, Knob] | None = None
-            for knob in knobs:
-                at = knob.choices.index(current[knob.name])
-                if at == 0:
-                    continue
-                lower = amount(knob, knob.choices[at - 1])
-                saved = sum(self._saved(bits, target, knob, lower) for target in knob.targets)
-                added = damage[knob.name] * (4.0**-lower - _noise(knob, current))
-                if saved > 0 and (best is None or added / saved < best[0]):
-                    best = (added / saved, knob)
-            if best is None:
-                return walk
-            knob = best[1]
-            walk.append({**current, knob.name: knob.choices[knob.choices.index(current[knob.name]) - 1]})
-
-    def _saved(self, bits: Mapping[tuple[str, str], int], layer: str, knob: Knob, lower: int) -> float:
-        """Bit operations that a layer saves when a knob goes down to `lower` bits."""
-        other = bits.get((layer, "activations" if knob.part == "weights" else "weights"), _FLOAT_BITS)
-        return self.macs.get(layer, 0.0) * other * (bits[layer, knob.part] - lower)
-
-    def _bisect(self, walk: Sequence[Assignment], told: Mapping[str, Record], baseline: float) -> Iterator[Seed]:
-        """How far to walk: halve between the last that is good enough and the first that is not, then look around."""
+    def bisected(self, model: DamageModel) -> Iterator[Seed]:
+        """How far to walk: halve between the last that is good enough and the first that is not."""
+        walk = model.walk()
         good, bad = 0, len(walk)
-        tried: list[int] = []
         for _ in range(BISECTIONS):
             if bad - good <= 1:
-                break
+                return
             middle = (good + bad) // 2
-            yield Seed(walk[middle], "least damage per bit operation saved")
-            tried.append(middle)
-            record = told.get(self.space.pipeline(walk[middle]))
+            yield Seed(walk[middle], "least hurt per bit operation saved")
+            record = self.told.get(self.plan.space.index(walk[middle]))
             if record is None:
                 return
-            good, bad = (middle, bad) if self._good(record, baseline) else (good, middle)
-        for step in (good + 1, good - 1, good + 2):
-            if 0 < step < len(walk) and step not in tried:
-                yield Seed(walk[step], "least damage per bit operation saved")
+            good, bad = (middle, bad) if self.good(record) else (good, middle)
 
-    def _good(self, record: Record, baseline: float) -> bool:
-        figure = record.figures.get(self.quality.name)
+    def good(self, record: Record) -> bool:
+        """Whether a candidate probably loses no more than is tolerated, as far as was known when it was told."""
+        before = [r for r in self.records if r.number <= record.number]
+        name = self.plan.quality.name
+        figure = smoothed(record.figures, name, line(before, name)).get(name)
         if figure is None:
             return False
-        return self.tolerance.violation(figure, Figure(baseline), 0.5) <= 0
+        return self.plan.tolerance.violation(figure, self.baseline, 0.5) <= 0
 
-
-def _noise(knob: Knob, assignment: Assignment) -> float:
-    return 4.0 ** -amount(knob, assignment[knob.name])
+    def proposed(self, start: Assignment) -> Iterator[Seed]:
+        """The model's proposals at the limit, each fitted to all that was told before it."""
+        origin = "fewest bit operations within tolerance"
+        done = sum(r.origin == origin for r in self.records if r.paid)
+        if done >= PROPOSED * self.plan.trials:
+            return
+        limit = self.limit(line(self.records, self.plan.quality.name), LEVELS[done % len(LEVELS)])
+        hurts = [(r.assignment, hurt) for r in self.records if r.paid and (hurt := self.hurt(r)) is not None]
+        if limit is None:
+            return
+        model = DamageModel.fitted(self.plan.space, self.plan.macs, start, hurts)
+        if model is not None and (found := model.proposal(limit, set(self.told))) is not None:
+            yield Seed(found, origin)

@@ -50,10 +50,6 @@ def calibrate(graph: Graph, weights: Dictionary, *inputs: np.ndarray) -> Graph:
             known = op.with_type(replace(op.type, step=step_for(real(graph, values, op.inputs[0]), op.type.format)))
             graph = replace(graph, ops=tuple(known if o is op else o for o in graph.ops))
             op = known
-        elif op.type.quantized and op.inputs:
-            moved = op.with_type(replace(op.type, step=graph.types[op.inputs[0]].step))
-            graph = replace(graph, ops=tuple(moved if o is op else o for o in graph.ops))
-            op = moved
         bias_in_step(graph, weights, op)
         if op.inputs[2:] and graph.types[op.inputs[2]].quantized:
             values[op.inputs[2]] = torch.from_numpy(np.array(weights.real(graph, op.inputs[2])))
