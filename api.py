@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -383,37 +382,18 @@ def search_task(
 
     target = target_named(settings.target)
     task = load_task(model, input=input) if isinstance(model, str | Path) else model
-    with suitable_threads(task.model):
-        if task.untrained:
-            seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
-            task = trained_checkpoint(seeded, progress=progress).task
-        example = task.example_inputs
-        with task.importing():
-            network = lower_module(task.model, example.args, example.kwargs, name=task.name)
-        measure = settings.measure
-        judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
-        builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
-        judge.confirmation = builder.confirmation
-        problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
-        return search(problem, settings, output, observer)
-
-
-SMALL = 100_000
-"""Parameters up to which torch runs a network in one thread: handing such small work out costs more than it saves."""
-
-
-@contextmanager
-def suitable_threads(model: nn.Module) -> Generator[None]:
-    """Run torch in one thread while a small network is at work."""
-    import torch
-
-    before = torch.get_num_threads()
-    if sum(p.numel() for p in model.parameters()) <= SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    if task.untrained:
+        seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
+        task = trained_checkpoint(seeded, progress=progress).task
+    example = task.example_inputs
+    with task.importing():
+        network = lower_module(task.model, example.args, example.kwargs, name=task.name)
+    measure = settings.measure
+    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+    builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
+    judge.confirmation = builder.confirmation
+    problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
+    return search(problem, settings, output, observer)
 
 
 def versions() -> dict[str, str]:

@@ -153,14 +153,17 @@ def compute(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor
     kernel = KERNELS.get(op.kind, raw)
     try:
         return kernel(frame, op, inputs)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         place = f"{op.location}: " if op.location else ""
         raise ExecutionError(f"{place}error: {op.kind} %{op.name}: {error}") from error
 
 
 def rounded(x: Tensor, type: Type) -> Tensor:
     """The real numbers that a quantized type keeps of `x`; see `nasc.ir.formats.encode` for the exact reference."""
-    step, zero = known_step(type.step, str(type))
+    value, zero = known_step(type.step, str(type))
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    step = torch.tensor(value, dtype=torch.float32, device=x.device)  # a Python number would multiply by 1/step on GPUs
     codes = (torch.round(x / step) + zero).clamp_(type.format.low, type.format.high)
     return (codes - zero) * step
 
@@ -176,8 +179,13 @@ def known_step(step: Step | None, what: str) -> tuple[float, int]:
         ExecutionError: it is not calibrated.
     """
     if step is None or step.value is None or step.zero is None:
-        raise ExecutionError(f"error: {what} has no step yet", mend="Add `calibrate` to the pipeline.")
+        raise unknown_step(what)
     return step.value, step.zero
+
+
+def unknown_step(what: str) -> ExecutionError:
+    """The error of a value that cannot be rounded yet."""
+    return ExecutionError(f"error: {what} has no step yet", mend="Add `calibrate` to the pipeline.")
 
 
 def kernel(*kinds: str) -> Callable[[Kernel], Kernel]:
@@ -203,22 +211,30 @@ def _cast(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     return inputs[0].to(container(op.type.format))
 
 
+def alike(inputs: list[Tensor]) -> list[Tensor]:
+    """The tensors in the widest of their formats, as an op's rule says it computes."""
+    widest = inputs[0].dtype
+    for tensor in inputs[1:]:
+        widest = torch.promote_types(widest, tensor.dtype)
+    return [tensor.to(widest) for tensor in inputs]
+
+
 @kernel("linear")
 def _linear(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return F.linear(*inputs)
+    return F.linear(*alike(inputs))
 
 
 @kernel("conv1d", "conv2d", "conv3d")
 def _conv(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     function = cast(Any, {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}[op.kind])
-    x, weight, *bias = inputs
+    x, weight, *bias = alike(inputs)
     values = {n: frame.resolve(op.attribute(n, SPECS[op.kind].attributes[n])) for n in SPECS[op.kind].attributes}
     return function(x, weight, bias[0] if bias else None, **values)
 
 
 @kernel("batch_norm")
 def _batch_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    x, mean, var, *affine = inputs
+    x, mean, var, *affine = inputs if frame.training else alike(inputs)  # training writes to the running statistics
     weight, bias = (*affine, None, None)[:2]
     eps = cast(float, op.attribute("eps", 1e-5))
     return F.batch_norm(x, mean, var, weight, bias, training=frame.training, momentum=0.1, eps=eps)
@@ -226,7 +242,7 @@ def _batch_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 
 @kernel("layer_norm")
 def _layer_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    x, *affine = inputs
+    x, *affine = alike(inputs)
     weight, bias = (*affine, None, None)[:2]
     return F.layer_norm(
         x, frame.resolve(op.attribute("normalized_shape")), weight, bias, cast(float, op.attribute("eps", 1e-5))
@@ -235,7 +251,7 @@ def _layer_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 
 @kernel("prelu")
 def _prelu(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return F.prelu(*inputs)
+    return F.prelu(*alike(inputs))
 
 
 _FUNCTIONS: dict[str, Callable[..., Tensor]] = {
@@ -271,7 +287,8 @@ def _binary(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
             0, left if op.kind == "pow" else torch.tensor(left, dtype=inputs[0].dtype, device=inputs[0].device)
         )
     if right is not None:
-        operands.append(right)
+        tensors = op.kind in ("maximum", "minimum")
+        operands.append(torch.tensor(right, dtype=inputs[0].dtype, device=inputs[0].device) if tensors else right)
     return _OPERATORS[op.kind](*operands)
 
 
@@ -315,16 +332,32 @@ def _adaptive(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     return getattr(F, op.kind)(inputs[0], frame.resolve(op.attribute("output_size")))
 
 
+def aten(op: Op) -> Any:
+    """The function of an op without a rule, `aten.name.overload`.
+
+    Raises:
+        ExecutionError: this torch has none of that name.
+    """
+    found: Any = torch.ops
+    for part in op.kind.split("."):
+        try:
+            found = getattr(found, part)
+        except (AttributeError, RuntimeError):
+            raise ExecutionError(f"error: {op.kind} %{op.name}: this torch has no op of that name") from None
+    return found
+
+
 def raw(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """An op without a rule: the ATen op of that name, on the arguments the export had."""
-    namespace, name, overload = op.kind.split(".")
-    target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    target = aten(op)
 
     def decode(value: Attribute) -> Any:
         if isinstance(value, tuple):
             return [decode(v) for v in value]
         if isinstance(value, str) and value.startswith("%"):
             return inputs[int(value[1:])]
+        if isinstance(value, str) and value.startswith("torch."):  # torch.float32, torch.strided, torch.channels_last
+            return getattr(torch, value.removeprefix("torch."))
         return frame.length(value) if is_axis(value) else value
 
     args = [decode(v) for v in cast("tuple[Attribute, ...]", op.attribute("args", ()))]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal, TypeAlias, cast
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ..compiler.data import Batch, Inputs, Rows, apply
 from ..compiler.frontend.task import Split, Task
+from ..compiler.threads import counting_flop, fitting_threads
 from ..compiler.training import Loss, default_loss
 from ..ir.errors import NascError, UsageError
 from .metrics import Direction, Metric, class_count, correctness, expect_finite, kind_of, metric_named
@@ -109,7 +111,7 @@ def evaluate_batches(
         correct = correctness(outputs, labels)
     values: dict[str, float] = {}
     errors: dict[str, float] = {}
-    with torch.no_grad():
+    with torch.no_grad(), fitting_threads(100 * outputs.numel()):
         for metric in chosen:
             values[metric.name] = _expect_number(metric, metric.compute(outputs, labels))
             if (error := _standard_error(metric, outputs, labels, correct)) is not None:
@@ -124,7 +126,7 @@ def outputs_of(run: Run, batches: Iterable[Inputs]) -> tuple[Tensor, ...]:
     Raises:
         NascError: outputs are not finite.
     """
-    parts = [_run(run, inputs) for inputs in batches]
+    parts = list(_runs(run, batches))
     if not parts:
         raise UsageError("there are no samples to run the network on")
     outputs = tuple(torch.cat(column) for column in zip(*parts, strict=True))
@@ -220,13 +222,16 @@ def paired_difference(a_correct: Tensor, b_correct: Tensor) -> Difference:
 
 
 def _outputs_and_labels(run: Run, batches: Iterable[Batch]) -> tuple[Tensor, Tensor]:
-    outputs: list[Tensor] = []
     labels: list[Tensor] = []
-    for inputs, y in batches:
-        if y is None:
-            raise UsageError("quality needs labels", mend="Give a pair of tensors (x, y).")
-        outputs.append(_run(run, inputs)[0])
-        labels.append(y)
+
+    def inputs_alone() -> Iterator[Inputs]:
+        for inputs, y in batches:
+            if y is None:
+                raise UsageError("quality needs labels", mend="Give a pair of tensors (x, y).")
+            labels.append(y)
+            yield inputs
+
+    outputs = [several[0] for several in _runs(run, inputs_alone())]
     if not labels:
         raise UsageError("there are no samples to see the quality on")
     every, wanted = torch.cat(outputs), torch.cat(labels)
@@ -234,6 +239,18 @@ def _outputs_and_labels(run: Run, batches: Iterable[Batch]) -> tuple[Tensor, Ten
         raise NascError(f"the network gives {len(every)} rows for {len(wanted)} samples")
     expect_finite(every, "the network")
     return every, wanted
+
+
+def _runs(run: Run, batches: Iterable[Inputs]) -> Iterator[tuple[Tensor, ...]]:
+    """The outputs of each batch; a small network runs on one thread, as the first batch's work says."""
+    flop: int | None = None
+    for inputs in batches:
+        with fitting_threads(flop or 0):
+            if flop is None:
+                outputs, flop = counting_flop(partial(_run, run, inputs))
+            else:
+                outputs = _run(run, inputs)
+        yield outputs
 
 
 def _run(run: Run, inputs: Inputs) -> tuple[Tensor, ...]:

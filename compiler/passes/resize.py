@@ -15,6 +15,7 @@ from ...ir.axes import Const, Product, Sum, Width, size
 from ..network import Network
 from ..weights import Computed, Recipe, Store
 from .base import Context, Pass, PassError, generator, read_option, register
+from .copies import spoilers
 
 Importance = Literal["l1", "l2", "batch-norm", "random"]
 Growth = Literal["net2net", "initialise"]
@@ -27,7 +28,7 @@ class Resize(Pass):
 
     Narrowing keeps the most important channels of a width, in their order, summed over every layer that carries it.
     Growing duplicates channels and divides what reads them by the number of copies, so that the network's function
-    stays (Net2WiderNet); `grow=initialise` draws new channels afresh instead.
+    stays (Net2WiderNet), and is refused where it could not; `grow=initialise` draws new channels afresh instead.
 
     Args:
         sizes: the new sizes, by the name of a width or of a layer whose output it is.
@@ -37,7 +38,8 @@ class Resize(Pass):
 
     Raises:
         UsageError: no width or layer has that name, or it is frozen.
-        PassError: integer weights would have to grow, or batch-norm importance is asked for and none is left.
+        PassError: the network is legalized, integer weights would have to grow, batch-norm importance is asked for and
+            none is left, or an op sees the copies (a sum or softmax over the channels, a weight that is computed).
 
     Source: Chen, Goodfellow, Shlens, Net2Net, ICLR 2016; Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017.
     """
@@ -78,6 +80,21 @@ class Resize(Pass):
         wanted = {w: n for w, n in wanted.items() if n != graph.sizes[w]}
         if not wanted:
             return network
+        for op in graph.stored:
+            if op.type.quantized and op.type.format.bits > 16:
+                raise PassError("it counts in an accumulator's step", op=op, mend="Put `resize` before `legalize`.")
+        for width, n in wanted.items():
+            old = graph.sizes[width]
+            if n > old and self.grow == "net2net":
+                for op, why in spoilers(graph, width, uniform=n % old == 0):
+                    helps = next(spoilers(graph, width, uniform=True), None) is None
+                    raise PassError(
+                        f"copies of the channels of ${width} would change the network's function: {why}",
+                        op=op,
+                        mend=f"Grow it by whole multiples of {old}, or say grow=initialise."
+                        if helps
+                        else "Leave the width as it is, or say grow=initialise.",
+                    )
         maps = {w: self.index_map(network, w, n, context) for w, n in wanted.items()}
         return gathered(network, maps, self, context)
 
@@ -171,10 +188,9 @@ def resized(
         seed: for noise and new entries.
     """
     digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in indices.values())).hexdigest()
+    lengths = [(axis, len(index)) for axis, index in indices.items()]
     drawn = how.noise > 0 or how.grow == "initialise"
-    what = f"gather {sorted(indices)} {digest} {input_axis}" + (
-        f" {how.grow} {how.noise} {seed} {op.name}" if drawn else ""
-    )
+    what = f"gather {lengths} {digest} {input_axis}" + (f" {how.grow} {how.noise} {seed} {op.name}" if drawn else "")
 
     def function(tensor: Tensor) -> Tensor:
         result = tensor
@@ -189,7 +205,7 @@ def resized(
             kept = index.clamp(min=0)
             result = result.index_select(axis, kept)
             fresh = fresh | (index < 0).reshape(shape)
-            counts = torch.bincount(kept, minlength=tensor.shape[axis])[kept]
+            counts = torch.bincount(index[index >= 0], minlength=tensor.shape[axis])[kept]
             copied = copied | (counts > 1).reshape(shape)
             if axis == input_axis and how.grow == "net2net":
                 result = result / counts.to(result.dtype).reshape(shape)
@@ -197,8 +213,8 @@ def resized(
             return result.contiguous()
         random = generator(seed, "resize", op.name)
         if how.noise and op.kind == "weight" and tensor.dim() > 1:
-            noise = torch.randn(result.shape, generator=random) * how.noise * tensor.std()
-            result = torch.where(copied, result + noise.to(result.dtype), result)
+            noise = torch.randn(result.shape, generator=random) * how.noise * tensor.std(correction=0)
+            result = torch.where(copied & ~fresh, result + noise.to(result.dtype), result)
         if bool(fresh.any()):
             result = torch.where(fresh, initial(op, tensor, result, random), result)
         return result.contiguous()
@@ -214,7 +230,7 @@ def _distinct(index: Tensor) -> bool:
 def initial(op: Op, tensor: Tensor, result: Tensor, random: torch.Generator) -> Tensor:
     """New entries: normal with the old ones' deviation for weights, the old mean for vectors (biases, statistics)."""
     if tensor.dim() > 1:
-        return (torch.randn(result.shape, generator=random) * tensor.std()).to(result.dtype)
+        return (torch.randn(result.shape, generator=random) * tensor.std(correction=0)).to(result.dtype)
     return tensor.mean().expand(result.shape).to(result.dtype)
 
 
@@ -273,8 +289,12 @@ def _scored(graph: Graph, importance: Importance) -> list[str]:
     """The stored tensors whose size speaks for a channel: the layers' weights, or the batch norms' scales."""
     if importance == "batch-norm":
         norms = [op for op in graph.ops if op.kind == "batch_norm" and len(op.inputs) > 3]
-        return list(dict.fromkeys(op.inputs[3] for op in norms))
+        return list(dict.fromkeys(op.inputs[3] for op in norms if _is_weight(graph, op.inputs[3])))
     weights = [
         op.inputs[SPECS[op.kind].index("weight")] for op in graph.ops if op.kind in SPECS and SPECS[op.kind].is_layer
     ]
-    return [name for name in dict.fromkeys(weights) if graph.producers[name].kind == "weight"]
+    return [name for name in dict.fromkeys(weights) if _is_weight(graph, name)]
+
+
+def _is_weight(graph: Graph, name: str) -> bool:
+    return name in graph.producers and graph.producers[name].kind == "weight"

@@ -17,7 +17,7 @@ from ...ir import SPECS, Graph, Op, Type
 CLAMPS = ("relu", "relu6", "hardtanh", "clamp")
 
 MOVES = ("max_pool1d", "max_pool2d", "max_pool3d", "reshape", "permute")
-"""Ops that give some of the values they read, for which clamping before or after is the same."""
+"""Ops that give some of the values they read, for which clamping before or after is the same; codes stay codes."""
 
 
 def folded(graph: Graph) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,17 +38,26 @@ TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False)
 
 def recoded(graph: Graph) -> Graph:
     """The graph with unsigned activations and signed weights of up to 8 bits; itself where all are so already."""
-    ops = tuple(_recoded(op) for op in graph.ops)
-    changed = any(new is not old for new, old in zip(ops, graph.ops, strict=True))
-    return replace(graph, ops=ops) if changed else graph
+    moved: dict[str, Type] = {}
+    ops: list[Op] = []
+    for op in graph.ops:
+        if (type := _recoded(op, moved)) is not None:
+            moved[op.name] = type
+            op = op.with_type(type)
+        ops.append(op)
+    return replace(graph, ops=tuple(ops)) if moved else graph
 
 
-def _recoded(op: Op) -> Op:
-    if op.kind == "quantize" and _narrow(op.type) and op.type.format.signed:
-        return op.with_type(_shifted(op.type, 1))
-    if op.kind in STORED and _narrow(op.type) and not op.type.format.signed:
-        return op.with_type(_shifted(op.type, -1))
-    return op
+def _recoded(op: Op, moved: Mapping[str, Type]) -> Type | None:
+    """The new type of an op's result, or None where it stays; what rearranges codes follows what it reads."""
+    if not _narrow(op.type):
+        return None
+    if op.kind == "quantize":
+        return _shifted(op.type, 1) if op.type.format.signed else None
+    if op.kind in STORED:
+        return None if op.type.format.signed else _shifted(op.type, -1)
+    source = moved.get(op.inputs[0]) if op.inputs else None
+    return None if source is None else replace(op.type, format=source.format, step=source.step)
 
 
 def _narrow(type: Type) -> bool:

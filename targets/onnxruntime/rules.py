@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ...ir import STORED, Graph, Op, Type
+from ...ir import STORED, Graph, Op
 from ...ir.layers import layers, operand
 from ..onnx.clamps import CLAMPS, MOVES, folded
 from ..onnx.layers import unflattened
@@ -57,7 +57,7 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
 def operands_in_float(graph: Graph, layer: Op) -> str:
     """Why a layer's operands keep it from integer kernels; empty: nothing does."""
     weight = operand(layer, "weight") or ""
-    given = carried(graph, layer.inputs[0])
+    given = graph.types[layer.inputs[0]]
     for name, type, what in (
         (layer.inputs[0], given, "input"),
         (weight, graph.types[weight], "weight"),
@@ -84,16 +84,6 @@ def is_stored(graph: Graph, name: str) -> bool:
 def is_stored_float(graph: Graph, name: str) -> bool:
     """Whether a value is a stored tensor of numbers, as the runtime can round by itself."""
     return is_stored(graph, name) and not graph.types[name].quantized
-
-
-def carried(graph: Graph, name: str) -> Type:
-    """The type of a value, or of the quantized one that it rearranges for a single reader."""
-    type = graph.types[name]
-    op = graph.producers.get(name)
-    alone = len(graph.readers.get(name, ())) == 1 and name not in graph.outputs
-    if type.step is None and op is not None and op.kind in MOVES and alone:
-        return carried(graph, op.inputs[0])
-    return type
 
 
 def bias_needs(graph: Graph, layer: Op) -> list[Need]:

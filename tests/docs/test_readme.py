@@ -27,9 +27,8 @@ def test_python_interface_block_runs(tmp_path: Path):
 
 def test_deployment_block_names_the_exported_input():
     assert '{"x":' in TEXT
-    lowered = subprocess.run(
-        [sys.executable, "-m", "nasc", "lower", "examples/jets.py"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
+    command = [sys.executable, "-m", "nasc", "lower", "examples/jets.py"]
+    lowered = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert lowered.splitlines()[1] == "graph @jets(%x: f32[N, 16]) {"
     for line in ("width $fc1 = 64", "%fc1.weight: f32[$fc1, 16] = weight"):
         assert line in lowered
@@ -44,7 +43,17 @@ def test_commands_of_the_table_exist():
 
 def test_the_pipeline_of_the_readme_runs(tmp_path: Path):
     (pipeline,) = re.findall(r"--passes '([^']+)'", TEXT)
-    command = [sys.executable, "-m", "nasc", "opt", "examples/jets.py", "--passes", pipeline, "-o", str(tmp_path / "q.nasc")]
+    command = [
+        sys.executable,
+        "-m",
+        "nasc",
+        "opt",
+        "examples/jets.py",
+        "--passes",
+        pipeline,
+        "-o",
+        str(tmp_path / "q.nasc"),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     text = (tmp_path / "q.nasc").read_text()

@@ -247,8 +247,8 @@ FAULTS = [
     (f"{X}, %w: f32[8]", "prelu %x, %w", "input %x has $a = 16 channels, weight %w has 8 slopes", "x"),
     (X, "softmax %x {dim=2}", "dim 2 is outside of the 2 axes of the input", None),
     (X, "softmax %x {dim=1.5}", "attribute dim must be an integer, found 1.5", None),
-    (IMAGE, "reshape %x {shape=[N, $a*63]}",  "the input's elements are N*$a*64, the shape asks for N*$a*63", None),
-    (IMAGE, "reshape %x {shape=[$a*64]}",  "the input's elements are N*$a*64, the shape asks for $a*64 = 1024", None),
+    (IMAGE, "reshape %x {shape=[N, $a*63]}", "the input's elements are N*$a*64, the shape asks for N*$a*63", None),
+    (IMAGE, "reshape %x {shape=[$a*64]}", "the input's elements are N*$a*64, the shape asks for $a*64 = 1024", None),
     (
         IMAGE,
         "reshape %x {shape=[N, 1024]}",

@@ -10,9 +10,8 @@ from nasc.compiler.network import Network
 from nasc.compiler.weights import Recipe, Rounded, Source, Store, container
 from nasc.ir import Graph, Op, infer, verify
 from nasc.ir.axes import size
-from torch import Tensor
-
 from support.graphs import graph_of
+from torch import Tensor
 
 torch.set_num_threads(1)
 

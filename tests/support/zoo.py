@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from nasc.ir import Graph
-
 from support.networks import free
 
 IMAGE = "%x: f32[N, 3, 6, 6]"

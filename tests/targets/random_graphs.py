@@ -16,13 +16,15 @@ class Builder:
         shape = "N, 4, 8, 8" if pick < 0.6 else "N, 8" if pick < 0.88 else "N, 3, 8"
         self.lines: list[str] = []
         self.values: list[tuple[str, str, bool]] = [("x", shape, False)]
+        self.types = {"x": "f32"}
         self.shape = shape
 
     def add(self, prefix: str, type: str, shape: str, how: str) -> str:
         name = f"{prefix}{len(self.lines)}"
         self.lines.append(f"%{name}: {type}[{shape}] = {how}")
         if how != "weight":
-            self.values.append((name, shape, prefix == "q"))
+            self.values.append((name, shape, type != "f32"))
+        self.types[name] = type
         return name
 
     def encoding(self) -> str:
@@ -52,7 +54,7 @@ class Builder:
         pick, chance = self.random.choice, self.random.random
         if not quantized and chance() < 0.8:
             name, quantized = self.add("q", self.encoding(), shape, f"quantize %{name}"), True
-        rare = ["i8<per 0>", "i4<per 0>", "i8<0.02>", "u8<0.02, 128>", "f32"]
+        rare = ["i8<per 0>", "i4<per 0>", "i8<0.02>", "u8<0.005>", "f32"]
         format = pick(rare if chance() < 0.4 else ["i8<per 0>", "i6<per 0>"])
         axes, out = shape.split(", "), pick([4, 8])
         image = len(axes) == 4
@@ -70,10 +72,15 @@ class Builder:
         if height != "1" and self.random.random() < 0.6:
             kind = self.random.choice(["max_pool2d", "max_pool2d", "avg_pool2d"])
             small = f"N, {channels}, {int(height) // 2}, {int(width) // 2}"
-            self.add("p", "f32", small, f"{kind} %{name} {{kernel_size=[2, 2], stride=[2, 2]}}")
+            self.add(
+                "p",
+                self.types[name] if kind == "max_pool2d" else "f32",
+                small,
+                f"{kind} %{name} {{kernel_size=[2, 2], stride=[2, 2]}}",
+            )
         else:
             flat = f"N, {int(channels) * int(height) * int(width)}"
-            self.add("f", "f32", flat, f"reshape %{name} {{shape=[{flat}]}}")
+            self.add("f", self.types[name], flat, f"reshape %{name} {{shape=[{flat}]}}")
 
     def text(self) -> str:
         """The graph; it returns every value that nothing reads, and now and then one more."""

@@ -75,7 +75,8 @@ def result(graph: Graph, weights: Dictionary, values: Tensors, op: Op, batch: in
     if op.kind in STORED:
         unknown = op.name not in weights.per_axis and op.type.step is not None and op.type.step.axis is not None
         return torch.zeros(()) if unknown else torch.from_numpy(np.array(weights.real(graph, op.name)))
-    operands = [real(graph, values, n) for n in op.inputs]
+    moved = op.type.quantized and op.kind != "quantize"
+    operands = [values[n] if moved else real(graph, values, n) for n in op.inputs]
     return OPS[op.kind](lambda n: attribute(graph, op, n, batch), op, operands)
 
 

@@ -79,7 +79,7 @@ INTEGER = {
     "linear stacked relu": body(LINEAR, ROW, RELU, "%y: f32SHAPE = tanh %r").replace("[N, 8]", "[N, 5, 8]"),
     "linear of a signed input": body(LINEAR.replace("u8<0.02, 113>", "i8<0.02>"), ROW, output="%h"),
     "linear of unsigned weights": body(
-        LINEAR.replace("i8<per 0>", "u8<2^-7, 128>").replace("i32<per 0>", "i32<0.00015625>"), ROW, output="%h"
+        LINEAR.replace("i8<per 0>", "u8<2^-7>").replace("i32<per 0>", "i32<0.00015625>"), ROW, output="%h"
     ),
 }  # fmt: skip
 
