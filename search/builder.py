@@ -185,16 +185,9 @@ class TaskBuilder:
         x, y = data.take(slice(len(data) - count, None))
         return Rows(x, y)
 
-<<<<<<< HEAD
-    def _held_out(self, data: Rows) -> int:
-        if self.tuning.epochs or (self.tuning.finalist_epochs and self.trainable):
-            return min(len(data) // HELD_OUT, MOST_HELD_OUT)
-        return min(len(data), MOST_CONFIRMING)
-=======
     @staticmethod
     def _held_out(data: Rows) -> int:
         return min(len(data) // HELD_OUT, MOST_HELD_OUT)
->>>>>>> search
 
     def _calibration(self) -> Iterable[Batch]:
         for inputs in self.task.calibration_batches(samples=4096):

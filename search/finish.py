@@ -278,8 +278,6 @@ class Estimated:
 
     number: int
     figures: Figures
-<<<<<<< HEAD
-=======
 
 
 def pooled(a: Figure, b: Figure) -> Figure:
@@ -299,7 +297,6 @@ def pooled(a: Figure, b: Figure) -> Figure:
     )
     high = None if low is None else 2 * value - low
     return Figure(value, a.kind, low, high, difference, error, samples=count)
->>>>>>> search
 
 
 def _name(record: Record) -> str:

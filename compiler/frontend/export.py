@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import logging
+import io
 import warnings
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,13 +90,9 @@ def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], sh
 
 @contextmanager
 def _silenced() -> Generator[None]:
-    """Keep torch from logging its reports; what counts of them is in the error it raises."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
+    """Keep torch from printing its reports; what counts of them is in the error it raises."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
-    finally:
-        logging.disable(before)
 
 
 def batch_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:
