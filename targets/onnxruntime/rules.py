@@ -140,9 +140,14 @@ def fate_of(graph: Graph, name: str, skipped: frozenset[str]) -> Fate:
         if only.kind in MOVES:
             fate = fate_of(graph, only.name, skipped)
             return fate if fate in ("codes", "wide") else "numbers"
-        if only.kind in CLAMPS and only.name not in graph.outputs and len(graph.readers.get(only.name, ())) == 1:
+        if only.kind in CLAMPS and only.name not in graph.outputs and read_once(graph, only.name):
             return "clamped"
     return "both" if any(use is not None and use.kind == "quantize" for use in found) else "numbers"
+
+
+def read_once(graph: Graph, name: str) -> bool:
+    """Whether one operand of one op reads a value."""
+    return sum(op.inputs.count(name) for op in graph.readers.get(name, ())) == 1
 
 
 def takes_codes(op: Op) -> bool:
