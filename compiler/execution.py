@@ -12,9 +12,10 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch._ops import OpOverload
 
 from ..ir import SPECS, STORED, Attribute, Axis, Graph, NascError, Op, Step, Type
-from ..ir.axes import Batch, factors, size
+from ..ir.axes import Batch, factors, has_batch, size
 from ..ir.graph import is_axis
 
 Kernel = Callable[["Frame", Op, list[Tensor]], "Tensor | tuple[Tensor, ...]"]
@@ -126,11 +127,15 @@ def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:
     if len(inputs) != len(graph.inputs):
         raise ExecutionError(f"error: the graph takes {len(graph.inputs)} inputs, found {len(inputs)}")
     batch: int | None = None
+    fixed = not any(has_batch(axis) for entry in graph.inputs for axis in entry.type.axes)
+    mend = "No axis of this network is the batch: the model it was lowered from takes this one only." if fixed else None
     for entry, tensor in zip(graph.inputs, inputs, strict=True):
         shape = tuple(tensor.shape)
         expected = f"[{', '.join(map(str, entry.type.axes))}]"
         if len(shape) != entry.type.rank:
-            raise ExecutionError(f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}")
+            raise ExecutionError(
+                f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}", mend=mend
+            )
         for axis, length in zip(entry.type.axes, shape, strict=True):
             rest = size(axis, graph.sizes, 1)
             if any(isinstance(f, Batch) for f in factors(axis)):
@@ -140,7 +145,9 @@ def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:
             else:
                 wrong = length != rest
             if wrong:
-                raise ExecutionError(f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}")
+                raise ExecutionError(
+                    f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}", mend=mend
+                )
     return 1 if batch is None else batch
 
 
@@ -339,11 +346,13 @@ def aten(op: Op) -> Any:
         ExecutionError: this torch has none of that name.
     """
     found: Any = torch.ops
-    for part in op.kind.split("."):
-        try:
+    try:
+        for part in op.kind.split("."):
             found = getattr(found, part)
-        except (AttributeError, RuntimeError):
-            raise ExecutionError(f"error: {op.kind} %{op.name}: this torch has no op of that name") from None
+    except (AttributeError, RuntimeError):
+        found = None
+    if not isinstance(found, OpOverload):
+        raise ExecutionError(f"error: {op.kind} %{op.name}: this torch has no op of that name")
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Mapping
@@ -227,9 +229,14 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
 
 
 def _on_device(model: str | bytes, options: Any, provider: Provider) -> Any:
-    """A session on another provider than the CPU's, without what a provider that does not start prints."""
+    """A session on another provider than the CPU's, without what a provider that does not start prints.
+
+    CUDA's libraries are loaded from the packages that PyTorch brings, as ONNX Runtime's documentation asks.
+    """
     ort.set_default_logger_severity(SILENT)
     try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
         return ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"])
     finally:
         ort.set_default_logger_severity(WARNINGS)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from synthetic import SmallBuilder, configuration, problem, small
-
 from nasc.ir import UsageError
 from nasc.search.observer import Observer
 from nasc.search.records import Record
@@ -15,6 +13,7 @@ from nasc.search.run import search
 from nasc.search.space import build_space
 from nasc.search.space_rules import parse_rule
 from nasc.search.strategies import GRID_LIMIT, STRATEGIES, check_strategy, seed_of, unseen
+from synthetic import SmallBuilder, configuration, problem, small
 
 EIGHTEEN = "linear: weights=[i2,i4,i8], activations=[u4,u8], biases=[i2,i4,i8]"
 INSTALLED = [name for name in STRATEGIES if name not in ("cma-es", "gp")]

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 import synthetic
-from synthetic import SmallBuilder, SmallJudge, configuration, problem
-
 from nasc.ir import NascError, UsageError
 from nasc.search.observer import Observer
 from nasc.search.records import Record
 from nasc.search.result import Result
 from nasc.search.run import Interrupted, search
 from nasc.search.study import JOURNAL, OpenStudy
+from synthetic import SmallBuilder, SmallJudge, configuration, problem
 
 SCRIPT = str(Path(synthetic.__file__))
 

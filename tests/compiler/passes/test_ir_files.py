@@ -12,7 +12,7 @@ from nasc.compiler.pipeline import parse_pipeline
 from nasc.ir import NascError, Op, parse, text, verify
 from nasc.ir.axes import size
 from support.ir_files import applied, blamed_value, check_files, found, read
-from support.networks import difference, inputs_of, network_of
+from support.networks import difference, inputs_of, network_of, outputs
 
 HERE = Path(__file__).parent
 FILES = sorted(HERE.rglob("*.ir"))
@@ -63,7 +63,8 @@ def test_clean_up_and_folding_keep_the_function(path: Path) -> None:
     network = network_of(case.graph, dtype=torch.float64)
     x = inputs_of(case.graph, dtype=torch.float64)
     assert difference(network, network.apply(case.pipeline), x) < 1e-12
-    assert difference(network_of(case.graph, seed=1, dtype=torch.float64), network, x) > 1e-6, "the control differs"
+    left, right = outputs(network, x), outputs(network, inputs_of(case.graph, seed=1, dtype=torch.float64))
+    assert any(float((a - b).abs().max()) > 1e-6 for a, b in zip(left, right, strict=True)), "the control: it computes"
 
 
 @pytest.mark.parametrize("path", REFUSALS, ids=lambda p: str(p.relative_to(HERE)))
