@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from ..ir import Graph, NascError, layers, operand
@@ -96,7 +96,7 @@ class Finish:
             confirmation=confirmation,
             refused=refused,
             deployed=deployed,
-            layers=self.layer_rows(winner),
+            layers=self.layer_rows(winner, network),
             front=front,
             trials=records,
             notices=tuple(dict.fromkeys(self.notices)),
@@ -251,11 +251,16 @@ class Finish:
         """A trial as a network to compare with."""
         return Named(name, record.pipeline, record.figures, {}, record.number)
 
-    def layer_rows(self, winner: Record) -> tuple[LayerRow, ...]:
-        """The winner's layers beside those of the source network."""
-        builder = self.problem.builder
-        network = builder.structure(winner.pipeline)
-        return layer_rows(network.graph, builder.graph, self.problem.judge.layers(network))
+    def layer_rows(self, winner: Record, network: _Once) -> tuple[LayerRow, ...]:
+        """The winner's layers as they are deployed, beside those of the source network."""
+        name = f"layers:{_name(winner)}"
+        kept = self.study.recall(name)
+        if kept is None:
+            made = network()
+            rows = layer_rows(made.graph, self.problem.builder.graph, self.problem.judge.layers(made))
+            kept = [asdict(row) for row in rows]
+            self.study.remember(name, kept)
+        return tuple(LayerRow.of(row) for row in kept)
 
     def once(self, name: str, compute: Callable[[], Figures]) -> Figures:
         """Figures kept with the study, computed where they are not."""

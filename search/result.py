@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..compiler.pipeline import parse_pipeline
 from .figures import Figures, Metric, difference_text, value_text
 from .front import Member
 from .goals import Goals
 from .protocols import Deployed
 from .records import Record, label
+from .space_rules import choices
+
+LAYERS_SHOWN = 6
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ class LayerRow:
     activations: str
     biases: str | None
     costs: Mapping[str, float] = field(default_factory=dict[str, float])
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> LayerRow:
+        """The row that plain data stand for."""
+        known: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items()}
+        return LayerRow(**known)
 
 
 @dataclass(frozen=True)
@@ -191,7 +201,7 @@ class Result:
         row = {"trial": "" if number is None else label(number), "network": name}
         for metric in self.columns:
             row[metric.label] = figure_text(metric, figures, self.baseline.figures)
-        row["pipeline"] = pipeline
+        row["weights/inputs"] = brief(pipeline)
         return row
 
 
@@ -215,6 +225,24 @@ def figure_text(metric: Metric, figures: Figures, baseline: Figures) -> str:
     if metric.direction == "min" and figure.value > 0 and base.value > 0:
         return f"{text} ({times_text(base.value / figure.value)})"
     return text
+
+
+def brief(pipeline: str) -> str:
+    """What a pipeline chooses, in few words: `fc1 i6/u8, fc2=24 i4/u6`; passes that all candidates share left out."""
+    found: list[str] = []
+    for step in parse_pipeline(pipeline).passes:
+        options = step.options()
+        if step.name == "resize":
+            found += [f"{name}={size}" for name, size in options.items() if size.isdecimal()]
+        elif step.name == "quantize":
+            names = choices(options.get("layers", "*"))
+            formats = "/".join(options.get(part, "f32") for part in ("weights", "activations"))
+            biases = f" bias {options['biases']}" if "biases" in options else ""
+            shown = " ".join(names[:LAYERS_SHOWN]) + (
+                f" and {more} more" if (more := len(names) - LAYERS_SHOWN) > 0 else ""
+            )
+            found.append(f"{shown} {formats}{biases}")
+    return ", ".join(found)
 
 
 def times_text(times: float) -> str:

@@ -40,11 +40,10 @@ def lines(path: Path) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("strategy", ["tpe", "brute-force"])
-def test_sigkill_at_any_moment_loses_at_most_the_running_trial(tmp_path: Path, strategy: str) -> None:
+def test_sigkill_at_any_moment_loses_at_most_the_running_trial(tmp_path: Path) -> None:
     """Really killed, twice, and continued by the same command each time."""
     output, paid = tmp_path / "out", tmp_path / "paid"
-    command = [sys.executable, SCRIPT, str(output), "--paid", str(paid), "--trials", "18", "--strategy", strategy]
+    command = [sys.executable, SCRIPT, str(output), "--paid", str(paid), "--trials", "18"]
     kills = 0
     for until in (3, 11):
         process = subprocess.Popen([*command, "--delay", "0.05"], stderr=subprocess.PIPE)
