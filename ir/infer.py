@@ -56,7 +56,7 @@ def apply_rule(op: Op, types: Sequence[Type], solver: Solver, *, infer: bool) ->
     stored = spec.encoding(site) if spec.encoding else Encoding(site.float_format())
     results = tuple(Type(stored.format, tuple(map(solver.resolve, a)), stored.step) for a in axes)
     if site.solved:
-        solved = tuple((k, site.solved[k] if k in site.solved else v) for k, v in op.attributes)
+        solved = tuple((k, site.solved.get(k, v)) for k, v in op.attributes)
         solved = solved if infer else tuple((k, canonical(v)) for k, v in solved)
         op = op if solved == op.attributes else replace(op, attributes=solved)
     return results, op

@@ -31,7 +31,7 @@ HELD_OUT = 5
 """One in so many training samples is kept from the candidates' training, to confirm the finalists on."""
 MOST_HELD_OUT = 10_000
 MOST_CONFIRMING = 50_000
-"""Training samples that confirm the finalists where candidates are not trained, at most."""
+"""Training samples that finalists which are not trained are confirmed on, at most."""
 SLOWER = 0.25
 """Learning rate of fine-tuning over that of the model file's training: the weights are near their goal already."""
 
@@ -44,11 +44,13 @@ class Candidate:
         network: trainable: all passes but those that suit it to the target.
         deployable: what runs on the target.
         rest: the passes that need data and have not run yet.
+        trained: whether its weights have seen the task's training samples beyond what the source network has.
     """
 
     network: Network
     deployable: Network
     rest: Pipeline | None = None
+    trained: bool = False
 
     @property
     def graph(self) -> Graph:
@@ -70,7 +72,7 @@ class TaskBuilder:
         network: the lowered source network.
         seed: for passes that draw at random, and for training.
         assess: the quality of a run on validation samples.
-        tuning: training of candidates; where there is none, all training samples can confirm the finalists.
+        tuning: training of candidates.
     """
 
     task: Task
@@ -140,7 +142,7 @@ class TaskBuilder:
             train(_Positional(module, network.network), data, settings, loss=self.task.loss, stop=after)
         made = network.network.with_trained(module)
         tail = network.rest or Pipeline(())
-        return Candidate(made, tail.run(made, self.context), tail)
+        return Candidate(made, tail.run(made, self.context), tail, trained=True)
 
     def save(self, network: Candidate, path: Path) -> None:
         """See `Builder.save`."""
@@ -166,21 +168,25 @@ class TaskBuilder:
         x, y = data.take(slice(0, kept))
         return Rows(x, y)
 
-    @cached_property
-    def confirmation(self) -> Rows | None:
-        """Training samples that no candidate trains on; None where there are none to spare.
+    def confirmation(self, trained: bool) -> Rows | None:
+        """Training samples that a candidate has not been trained on; None where there are none to spare.
 
         The source network has seen them; see `TaskJudge.splits` on when they still tell something.
+
+        Args:
+            trained: whether the candidate was trained at all; if not, all training samples are new to its rounding.
         """
         data = self.task.data("train")
-        if not isinstance(data, Rows) or data.y is None or not self._held_out(data):
+        if not isinstance(data, Rows) or data.y is None:
             return None
-        x, y = data.take(slice(len(data) - self._held_out(data), None))
+        count = self._held_out(data) if trained else min(len(data), MOST_CONFIRMING)
+        if not count:
+            return None
+        x, y = data.take(slice(len(data) - count, None))
         return Rows(x, y)
 
-    def _held_out(self, data: Rows) -> int:
-        if not self.tuning.epochs and not (self.tuning.finalist_epochs and self.trainable):
-            return min(len(data), MOST_CONFIRMING)
+    @staticmethod
+    def _held_out(data: Rows) -> int:
         return min(len(data) // HELD_OUT, MOST_HELD_OUT)
 
     def _calibration(self) -> Iterable[Batch]:

@@ -10,7 +10,7 @@ from typing import Any
 from ..ir import Graph, NascError, layers, operand
 from ..ir.axes import size
 from .evaluate import Ladder
-from .figures import Figures, as_dict, of_dict
+from .figures import Figure, Figures, as_dict, of_dict
 from .front import Point, Rule, pareto
 from .goals import Goals
 from .observer import Observer
@@ -24,8 +24,9 @@ from .study import OpenStudy
 
 SURE = 3
 """Second looks after which it is known how far validation deceives."""
-HOPE = 0.5
-"""Share of the error at which a candidate that would just be refused is still looked at."""
+HOPE, GROWING = 0.3, 0.1
+"""Share of the error that an expected figure must keep from the tolerance to be looked at, and what each refusal adds:
+so that not every one of many like candidates gets its chance to be lucky, and the safer ones come in sight."""
 CONFIRMED = 16
 """How many candidates are looked at a second time, at most, before the search is content with the best quality."""
 REFERENCE_NAME = "uniform 8 bits"
@@ -117,7 +118,9 @@ class Finish:
         if confirming:
             name = self.problem.quality.name
             fitted = line(self.study.records, name)
-            points = [Estimated(r.number, smoothed(r.figures, name, fitted)) for r in feasible]
+            points = [
+                Estimated(r.number, r.figures if r.epochs else smoothed(r.figures, name, fitted)) for r in feasible
+            ]
         chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
         if not confirming and chosen:
             return records[chosen[0].number], {}, {}
@@ -125,15 +128,28 @@ class Finish:
         for point in chosen:
             if len(refused) >= CONFIRMED:
                 break
-            if self.hopeless(point, chosen, refused):
+            alike = [p for p in chosen if records[p.number].epochs == records[point.number].epochs]
+            if self.hopeless(point, alike, refused):
                 continue
-            again = self.quality(records[point.number], "confirmation")
+            record = records[point.number]
+            again = self.confirmed(record)
             if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
-                return records[point.number], again, refused
+                return record, again, refused
             refused[point.number] = again
         best = [r for r in self.rule.best_quality(feasible, self.ladder.baseline) if isinstance(r, Record)]
         self.say(f"no candidate surely keeps {self.rule.tolerance}; the best quality wins instead")
-        return best[0], self.quality(best[0], "confirmation") if confirming else {}, refused
+        return best[0], self.confirmed(best[0]) if confirming else {}, refused
+
+    def confirmed(self, record: Record) -> Figures:
+        """A candidate's quality on samples that had no part in choosing it.
+
+        What training made of a finalist was not chosen by validation samples, so these count as well.
+        """
+        again = self.quality(record, "confirmation")
+        if not record.epochs:
+            return again
+        name = self.problem.quality.name
+        return {**again, name: pooled(again[name], record.figures[name])}
 
     def hopeless(self, point: Point, all: Sequence[Point], refused: Mapping[int, Figures]) -> bool:
         """Whether a candidate would be refused too, judging by how those refused fell short of what was expected.
@@ -152,7 +168,8 @@ class Finish:
             return False
         again = mine * sum(d for _, d in pairs) / expected
         figure = replace(seen[-1][1], difference=again, value=self.ladder.baseline[name].value + again)
-        hopeful = replace(figure, error=None if figure.error is None else HOPE * figure.error)
+        demand = min(HOPE + GROWING * len(pairs), 1.0)
+        hopeful = replace(figure, error=None if figure.error is None else demand * figure.error)
         return not self.rule.keeps_quality(self.as_new_samples({name: hopeful}), self.ladder.baseline)
 
     def as_new_samples(self, figures: Figures) -> Figures:
@@ -255,17 +272,36 @@ class Finish:
         self.observer.notice(text)
 
 
-def _name(record: Record) -> str:
-    """What a candidate's figures are kept under."""
-    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
-
-
 @dataclass(frozen=True)
 class Estimated:
     """A candidate with its quality as all that was told estimates it."""
 
     number: int
     figures: Figures
+
+
+def pooled(a: Figure, b: Figure) -> Figure:
+    """One figure of two on different samples: means over both, each by its number of samples."""
+    if None in (a.samples, b.samples, a.difference, b.difference, a.error, b.error):
+        return a
+    assert a.samples and b.samples
+    count = a.samples + b.samples
+    share, rest = a.samples / count, b.samples / count
+    value = share * a.value + rest * b.value
+    difference = share * (a.difference or 0.0) + rest * (b.difference or 0.0)
+    error = math.hypot(share * (a.error or 0.0), rest * (b.error or 0.0))
+    low = (
+        None
+        if a.low is None or b.low is None
+        else value - math.hypot(share * (a.value - a.low), rest * (b.value - b.low))
+    )
+    high = None if low is None else 2 * value - low
+    return Figure(value, a.kind, low, high, difference, error, samples=count)
+
+
+def _name(record: Record) -> str:
+    """What a candidate's figures are kept under."""
+    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
 
 
 class _Once:

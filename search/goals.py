@@ -70,7 +70,7 @@ def goals(problem: Problem, settings: Settings) -> Goals:
         return Goals(objectives, constraints)
     quality = Objective(problem.quality, problem.quality.direction)
     cost, notices = _cost(judge)
-    slack = parse_tolerance(SLACK.get(quality.metric.dimension, "6%"), quality.metric)
+    slack = parse_tolerance(SLACK.get(quality.metric.dimension, "10%"), quality.metric)
     if not any(c.metric == quality.metric for c in constraints):
         constraints = (slack, *constraints)
         notices = (*notices, f"candidates are let go where {slack} does not hold")

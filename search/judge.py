@@ -53,7 +53,7 @@ class TaskJudge:
         batch: length of the batch axis in measurements.
         threads: threads of the runtime.
         budget_s: time for one measurement of latency.
-        confirmation: samples to confirm finalists on.
+        confirmation: gives samples to confirm a finalist on, by whether it was trained.
         names: qualities to take, the first counts; by default accuracy and loss, loss, or fidelity.
     """
 
@@ -63,7 +63,7 @@ class TaskJudge:
     batch: int = 1
     threads: int = 1
     budget_s: float = 2.0
-    confirmation: Rows | None = None
+    confirmation: Callable[[bool], Rows | None] = lambda trained: None
     names: tuple[str, ...] = ()
     _baseline: dict[str, Quality] = field(default_factory=dict[str, Quality])
 
@@ -85,7 +85,7 @@ class TaskJudge:
     def splits(self) -> frozenset[Split]:
         """See `Judge.splits`."""
         found: set[Split] = {"validation"}
-        if self.labelled and self.confirmation is not None and self._representative:
+        if self.labelled and self.confirmation(True) is not None and self._representative:
             found.add("confirmation")
         if self.labelled and "test" in self.task.splits:
             found.add("test")
@@ -107,11 +107,12 @@ class TaskJudge:
         seen, unseen = (self.baseline(split).values[name] for split in ("confirmation", "validation"))
         return abs(seen - unseen) <= BY_HEART * abs(unseen)
 
-    def baseline(self, split: Split) -> Quality:
-        """The source network's quality, taken once."""
-        if split not in self._baseline:
-            self._baseline[split] = self._quality(runs(self.network), split)
-        return self._baseline[split]
+    def baseline(self, split: Split, trained: bool = True) -> Quality:
+        """The source network's quality, taken once, on the samples that a trained or untrained candidate is seen on."""
+        key = f"{split}{'' if trained or split != 'confirmation' else ' of untrained'}"
+        if key not in self._baseline:
+            self._baseline[key] = self._quality(runs(self.network), split, trained)
+        return self._baseline[key]
 
     def static(self, network: Candidate) -> Figures:
         """See `Judge.static`."""
@@ -139,21 +140,21 @@ class TaskJudge:
 
     def quality(self, network: Candidate, split: Split) -> Figures:
         """See `Judge.quality`."""
-        return self.assess(runs(network.deployable), split)
+        return self.assess(runs(network.deployable), split, trained=network.trained)
 
-    def assess(self, run: Callable[..., Any], split: Split = "validation") -> Figures:
+    def assess(self, run: Callable[..., Any], split: Split = "validation", *, trained: bool = True) -> Figures:
         """The quality of a run, with paired differences to the source network's."""
-        return compared(self._quality(run, split), self.baseline(split))
+        return compared(self._quality(run, split, trained), self.baseline(split, trained))
 
-    def _quality(self, run: Callable[..., Any], split: Split) -> Quality:
+    def _quality(self, run: Callable[..., Any], split: Split, trained: bool) -> Quality:
         names = self.names or None
         with self.task.importing():
             if not self.labelled:
                 return fidelity(run, self._reference, fidelity_batches(self.task))
             if split == "confirmation":
-                assert self.confirmation is not None
-                batches = self.confirmation.batches(1024)
-                return evaluate_batches(run, batches, names, loss=self.task.loss, own=self.task.metrics)
+                rows = self.confirmation(trained)
+                assert rows is not None
+                return evaluate_batches(run, rows.batches(4096), names, loss=self.task.loss, own=self.task.metrics)
             return quality_of(self.task, run, split, names)
 
     @cached_property

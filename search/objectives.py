@@ -231,8 +231,8 @@ def _parse_bound(metric: Metric, text: str, whole: str, write: str) -> Bound:
 
 TOLERANCE: Mapping[Dimension, str] = {"fraction": "1pt", "decibel": "30dB"}
 """How much quality the winner may lose by default; 2 % of the baseline's for other metrics."""
-SLACK: Mapping[Dimension, str] = {"fraction": "3pt", "decibel": "20dB"}
-"""How much a candidate may lose by default before it is let go; 6 % of the baseline's for other metrics."""
+SLACK: Mapping[Dimension, str] = {"fraction": "5pt", "decibel": "20dB"}
+"""How much a candidate may lose by default before it is let go; 10 % of the baseline's for other metrics."""
 
 
 def parse_tolerance(text: str, metric: Metric) -> Constraint:

@@ -90,10 +90,11 @@ def storage_at(url: str | None, output: Path) -> BaseStorage:
         return journal_storage(output / JOURNAL)
     from optuna.exceptions import OptunaError
     from optuna.storages import get_storage
+    from sqlalchemy.exc import SQLAlchemyError  # comes with optuna
 
     try:
         return get_storage(url)
-    except (OptunaError, ImportError, ValueError, OSError) as error:
+    except (OptunaError, SQLAlchemyError, ImportError, ValueError, OSError) as error:
         raise UsageError(
             f"the storage {url!r} cannot be opened: {str(error).splitlines()[0]}",
             mend="Write an Optuna URL such as sqlite:///study.db or postgresql://user@host/name, or leave it out.",

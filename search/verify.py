@@ -51,8 +51,8 @@ def verify(folder: Path, load_task: Callable[[str], Task]) -> tuple[Check, ...]:
         return tuple(checks)
     network = Network.load(home / NETWORK)
     target = target_named(manifest.target)
-    checks.append(_emission(home, network, manifest))
     session = target.load(home / MODEL, placed=True)
+    checks.append(_emission(network, manifest, session.metadata))
     try:
         task = load_task(manifest.source)
     except NascError as error:
@@ -84,11 +84,9 @@ def _digest(home: Path, name: str, expected: str) -> Check:
     )
 
 
-def _emission(home: Path, network: Network, manifest: Manifest) -> Check:
+def _emission(network: Network, manifest: Manifest, metadata: Mapping[str, str]) -> Check:
     """Whether the network's text and tensors give the deployed bytes again."""
-    import onnx
-
-    held = {p.key: p.value for p in onnx.load(str(home / MODEL)).metadata_props if p.key != "nasc.version"}
+    held = {key: value for key, value in metadata.items() if key != "nasc.version"}
     again: Artifact = target_named(manifest.target).emit(network.graph, network.weights, held)
     same = again.digest == manifest.files[MODEL]
     return Check("emitted again from model.nasc", same, "the same bytes" if same else "other bytes")

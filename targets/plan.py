@@ -37,7 +37,7 @@ class LayerPlan:
 Mend = Literal["quantize-result", "quantize-operand", "bias-in-step"]
 """What a legalisation must do about a `Need`.
 
-`quantize-result`: let all who read `value`, the result of `op` or of the clamp behind it, read it through one
+`quantize-result`: let all who read `value`, the result of `op` behind its clamps and moves, read it through one
 quantize. `quantize-operand`: let `op` read its operand `value` through a quantize. `bias-in-step`: store the bias
 `value` of `op` as `i32` codes in the step of its products.
 """

@@ -81,7 +81,7 @@ def emit(
         ir_version=OPSETS[opset], producer_name="nasc", producer_version=version(), graph=writer.proto
     )
     model.opset_import.add(domain="", version=opset)
-    for key, value in {"nasc.version": version(), **(metadata or {})}.items():
+    for key, value in sorted({"nasc.version": version(), **(metadata or {})}.items()):
         model.metadata_props.add(key=key, value=value)
     return model
 

@@ -11,7 +11,7 @@ import numpy as np
 from ...ir import Op
 from ...ir.formats import F32
 from .elements import element
-from .quantize import code, step_and_zero
+from .quantize import step_and_zero
 from .registry import EmissionError, emits
 from .writer import Writer
 
@@ -70,24 +70,25 @@ def max_pool(writer: Writer, op: Op) -> None:
 
     Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
     stand for, of which the largest is one of them, so nothing is rounded. ONNX Runtime takes no padding of the length
-    of the kernel, as dilated windows may ask for; that is padded before.
+    of the kernel, as dilated windows may ask for; that is padded before, with numbers that never win.
     """
-    rank, type = int(op.kind[-2]), op.type
+    rank, quantized = int(op.kind[-2]), op.type.quantized
     window = window_of(writer, op, rank)
-    wide = type.quantized and type.format.bits > 8
-    given, pads = writer.real(op.inputs[0]) if wide else writer.moved(op), window.pads
-    if any(pad >= k for pad, k in zip(pads, window.kernel * 2, strict=True)):
-        lead = (0,) * (type.rank - rank)
+    pads = window.pads
+    overlong = any(pad >= k for pad, k in zip(pads, window.kernel * 2, strict=True))
+    numbers = quantized and (op.type.format.bits > 8 or overlong)
+    given = writer.real(op.inputs[0]) if numbers else writer.moved(op)
+    if overlong:
+        lead = (0,) * (writer.type(op.inputs[0]).rank - rank)
         around = writer.integers(lead + pads[:rank] + lead + pads[rank:])
-        least = code(writer, type, type.format.low) if type.quantized and not wide else None
-        floor = least or writer.number(-inf, F32 if wide else type.format)
-        given = writer.node("Pad", [given, around, floor], f"{op.name}/padded")
+        least = writer.number(-inf, F32 if quantized else op.type.format)
+        given = writer.node("Pad", [given, around, least], f"{op.name}/padded")
         pads = (0,) * len(pads)
     result = pooled(
-        writer, op, "MaxPool", given, rank, f"{op.name}/numbers" if wide else op.name,
+        writer, op, "MaxPool", given, rank, f"{op.name}/numbers" if numbers else op.name,
         kernel_shape=window.kernel, strides=window.stride, pads=pads, dilations=window.dilation,
     )  # fmt: skip
-    if wide:
+    if numbers:
         step, zero = step_and_zero(writer, op.name, op.type)
         writer.node("QuantizeLinear", [result, step, zero], op.name)
 

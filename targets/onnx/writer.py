@@ -26,6 +26,9 @@ Value: TypeAlias = "int | float | str | Sequence[int] | Sequence[float]"
 
 _Attribute = onnx.AttributeProto
 
+LARGEST_FILE = 2**31 - 2**20
+"""Bytes of tensors that fit into one ONNX file beside the graph itself: protobuf's limit is 2 GiB."""
+
 
 class Writer:
     """The ONNX graph under construction, and the IR it is made from."""
@@ -35,6 +38,7 @@ class Writer:
         self.weights = weights
         self.proto = onnx.GraphProto(name=graph.name)
         self.external = external
+        self.inside_bytes = 0
         self.op: Op | None = None
         self.style = style
         self.folded = folded(graph) if style.clip_codes else frozenset[str]()
@@ -72,6 +76,13 @@ class Writer:
         self._known.add(name)
         tensor = self.proto.initializer.add(name=name, data_type=element(format)[0], dims=array.shape)
         if self.external is None or not self.external.take(tensor, array):
+            self.inside_bytes += array.nbytes
+            if self.inside_bytes > LARGEST_FILE:
+                raise NascError(
+                    f"the tensors of graph @{self.graph.name} take more than {LARGEST_FILE} bytes, the most that one"
+                    " ONNX file can hold",
+                    mend="Let them lie in a file beside the model (`location`).",
+                )
             tensor.raw_data = array.tobytes()
         return name
 

@@ -47,8 +47,8 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
     needs = bias_needs(graph, layer)
     fate = fate_of(graph, layer.name, skipped)
     if why := result_in_float(graph, layer, fate):
-        value = sole_reader(graph, layer.name) if fate == "clamped" else layer.name
-        return LayerPlan(layer.name, False, why), [*needs, Need("quantize-result", layer.name, value, why)]
+        mend = Need("quantize-result", layer.name, where_to_quantize(graph, layer.name), why)
+        return LayerPlan(layer.name, False, why), needs if fate == "wide" else [*needs, mend]
     if needs and not (fate == "codes" and is_stored_float(graph, needs[0].value)):
         return LayerPlan(layer.name, False, needs[0].reason), needs
     return LayerPlan(layer.name, True, "its input and its weight are integers of at most 8 bits"), needs
@@ -140,9 +140,14 @@ def fate_of(graph: Graph, name: str, skipped: frozenset[str]) -> Fate:
         if only.kind in MOVES:
             fate = fate_of(graph, only.name, skipped)
             return fate if fate in ("codes", "wide") else "numbers"
-        if only.kind in CLAMPS and only.name not in graph.outputs and len(graph.readers.get(only.name, ())) == 1:
+        if only.kind in CLAMPS and only.name not in graph.outputs and read_once(graph, only.name):
             return "clamped"
     return "both" if any(use is not None and use.kind == "quantize" for use in found) else "numbers"
+
+
+def read_once(graph: Graph, name: str) -> bool:
+    """Whether one operand of one op reads a value."""
+    return sum(op.inputs.count(name) for op in graph.readers.get(name, ())) == 1
 
 
 def takes_codes(op: Op) -> bool:
@@ -151,10 +156,12 @@ def takes_codes(op: Op) -> bool:
     return op.kind == "quantize" and op.type.format.bits <= 8 and step is not None and step.axis is None
 
 
-def sole_reader(graph: Graph, name: str) -> str:
-    """The result of the one op that reads a value."""
-    (reader,) = graph.readers[name]
-    return reader.name
+def where_to_quantize(graph: Graph, name: str) -> str:
+    """The value that stands for a layer's result behind the clamps and moves that alone read it."""
+    readers = graph.readers.get(name, ())
+    if name in graph.outputs or len(readers) != 1 or readers[0].kind not in (*CLAMPS, *MOVES):
+        return name
+    return where_to_quantize(graph, readers[0].name)
 
 
 def islands(graph: Graph, skipped: frozenset[str]) -> Iterator[Need]:
@@ -169,5 +176,5 @@ def islands(graph: Graph, skipped: frozenset[str]) -> Iterator[Need]:
         for name, done in zip(op.inputs, quantized, strict=True):
             if not done:
                 yield Need("quantize-operand", op.name, name, reason)
-        if fate_of(graph, op.name, skipped) != "codes":
-            yield Need("quantize-result", op.name, op.name, reason)
+        if fate_of(graph, op.name, skipped) not in ("codes", "wide"):
+            yield Need("quantize-result", op.name, where_to_quantize(graph, op.name), reason)

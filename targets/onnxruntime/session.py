@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +18,12 @@ from ..plan import Node, Placement
 from .library import REFUSALS, ort
 
 Provider = tuple[str, Mapping[str, Any]]
+
+SMALL_FILE = {
+    "session.optimized_model_external_initializers_file_name": "tensors",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+}
+"""Keeps the tensors out of the optimised model's file, which is read for its nodes alone."""
 
 SILENT, WARNINGS = 4, 2
 """Severities of ONNX Runtime's log; what it prints while a session fails to start stands in the error as well."""
@@ -63,6 +71,8 @@ class OnnxRuntimeSession:
         else:
             with tempfile.TemporaryDirectory(prefix="nasc-") as folder:
                 options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+                for key, value in SMALL_FILE.items():
+                    options.add_session_config_entry(key, value)
                 if provider[0] != "CPUExecutionProvider":
                     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
                 self._session = _open(given, options, provider)
@@ -179,15 +189,19 @@ def _signature(entry: Any) -> Signature:
 
 
 def _external(options: Any, artifact: Artifact) -> list[Any]:
-    """Hand the tensors beside an artifact's model to the runtime without a copy; the result must be kept alive."""
-    if not artifact.tensors:
-        return []
-    pieces = bytearray(artifact.size_bytes - len(artifact.model))
-    for offset, array in artifact.tensors:
-        pieces[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8).data
-    data = bytes(pieces)
-    options.add_external_initializers_from_files_in_memory([artifact.location], [data], [len(data)])
-    return [data]
+    """Hand the tensors beside an artifact's model to the runtime as they lie in memory; keep the result alive."""
+    values = [
+        ort.OrtValue.ortvalue_from_numpy_with_onnx_type(_plain(tensor.array), tensor.element)
+        for tensor in artifact.tensors
+    ]
+    if values:
+        options.add_external_initializers([tensor.name for tensor in artifact.tensors], values)
+    return [*artifact.tensors, *values]
+
+
+def _plain(array: Array) -> Array:
+    """An array of a type that numpy knows, with the same bytes."""
+    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
 def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
@@ -215,9 +229,14 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
 
 
 def _on_device(model: str | bytes, options: Any, provider: Provider) -> Any:
-    """A session on another provider than the CPU's, without what a provider that does not start prints."""
+    """A session on another provider than the CPU's, without what a provider that does not start prints.
+
+    CUDA's libraries are loaded from the packages that PyTorch brings, as ONNX Runtime's documentation asks.
+    """
     ort.set_default_logger_severity(SILENT)
     try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
         return ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"])
     finally:
         ort.set_default_logger_severity(WARNINGS)

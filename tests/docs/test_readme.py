@@ -27,13 +27,8 @@ def test_python_interface_block_runs(tmp_path: Path):
 
 def test_deployment_block_names_the_exported_input():
     assert '{"x":' in TEXT
-    lowered = subprocess.run(
-        [sys.executable, "-m", "nasc", "lower", "examples/jets.py"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    command = [sys.executable, "-m", "nasc", "lower", "examples/jets.py"]
+    lowered = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert lowered.splitlines()[1] == "graph @jets(%x: f32[N, 16]) {"
     for line in ("width $fc1 = 64", "%fc1.weight: f32[$fc1, 16] = weight"):
         assert line in lowered

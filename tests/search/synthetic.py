@@ -87,12 +87,15 @@ class SmallBuilder:
         paid: a file that gets a line for each candidate that is finished, or None.
         delay_s: how long finishing takes.
         fail: raises for pipelines it does not like.
+        trained: the epochs that were trained.
+        trains: whether finalists can be trained.
     """
 
     paid: Path | None = None
     delay_s: float = 0.0
     fail: Callable[[str], None] = lambda pipeline: None
     trained: list[int] = field(default_factory=list)
+    trains: bool = False
 
     @cached_property
     def network(self) -> Network:
@@ -105,6 +108,10 @@ class SmallBuilder:
     @property
     def graph(self) -> Graph:
         return self.network.graph
+
+    @property
+    def trainable(self) -> bool:
+        return self.trains
 
     def source(self) -> Network:
         return self.network

@@ -305,7 +305,7 @@ def test_large_tensors_lie_beside_the_model(tmp_path: Path) -> None:
     weights = random_weights(graph)
     inside = CPU.emit(graph, weights)
     beside = CPU.emit(graph, weights, location="model.onnx.data")
-    assert [offset % 4096 for offset, _ in beside.tensors] == [0] * 2
+    assert [tensor.offset % 4096 for tensor in beside.tensors] == [0] * 2
     assert len(beside.model) < 1500 < len(inside.model)
     path = beside.save(tmp_path / "model.onnx")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx", "model.onnx.data"]
@@ -319,14 +319,42 @@ def test_large_tensors_lie_beside_the_model(tmp_path: Path) -> None:
     assert other.digest != beside.digest
 
 
+@pytest.mark.parametrize("name", ["f16", "bf16", "f64", "f8e4m3", "i4<0.5>", "i8<per 0>"])
+def test_tensors_of_all_formats_may_lie_beside(name: str, tmp_path: Path) -> None:
+    text = f"""graph @t(%x: f32[N, 2048]) {{
+      %w: {name}[2048] = weight
+      %c: f32[2048] = cast %w
+      %y: f32[N, 2048] = add %x, %c
+      return %y
+    }}"""
+    graph = graph_of(text)
+    weights = random_weights(graph)
+    artifact = CPU.emit(graph, weights, location="tensors")
+    beside = {tensor.name: tensor.array for tensor in artifact.tensors}
+    assert beside["w"].tobytes() == weights.array("w").tobytes()
+    x = np.ones((1, 2048), np.float32)
+    expected = reference.run(graph, weights, x)[0]
+    for model in (artifact, artifact.save(tmp_path / "model.onnx")):
+        np.testing.assert_allclose(CPU.load(model).run([x])[0], expected, rtol=1e-6)
+
+
+def test_files_beyond_two_gibibytes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nasc.targets.onnx.writer.LARGEST_FILE", 1500)
+    graph = graph_of(MLP)
+    with pytest.raises(NascError, match=r"more than 1500 bytes.*\n.*location"):
+        CPU.emit(graph, random_weights(graph))
+    assert CPU.emit(graph, random_weights(graph), location="tensors").location == "tensors"
+
+
 def test_artifacts_replace_files_in_one_step(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     Artifact("onnxruntime:cpu", b"old").save(path)
     Artifact("onnxruntime:cpu", b"new").save(path)
     assert path.read_bytes() == b"new"
-    with pytest.raises(OSError, match="nowhere"):
-        Artifact("onnxruntime:cpu", b"new").save(tmp_path / "nowhere" / "model.onnx")
-    assert [p.name for p in tmp_path.iterdir()] == ["model.onnx"]
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(UsageError, match="cannot write here"):
+        Artifact("onnxruntime:cpu", b"new").save(tmp_path / "file" / "model.onnx")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "model.onnx"]
 
 
 def test_external_tensors_are_padded_to_pages() -> None:
@@ -334,7 +362,7 @@ def test_external_tensors_are_padded_to_pages() -> None:
     for name in ("a", "b"):
         assert external.take(onnx.TensorProto(name=name), np.zeros(5, np.float32))
     assert not external.take(onnx.TensorProto(name="c"), np.zeros(3, np.int8))
-    assert [offset for offset, _ in external.parts] == [0, 4096]
+    assert [part.offset for part in external.parts] == [0, 4096]
     assert external.size_bytes == 4096 + 20
 
 
@@ -352,3 +380,22 @@ def test_widths_in_attributes_and_shapes_become_numbers() -> None:
     assert attributes["group"] == 4
     dims: list[Axis | int] = [d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim[1:]]
     assert dims == [192]
+
+
+def test_moved_codes_keep_what_they_stand_for() -> None:
+    """Codes that are reshaped, permuted and pooled follow their quantize into its container; those of inputs stay."""
+    text = """graph @t(%x: f32[N, 2, 4, 4], %i: i8<0.25, 3>[N, 2, 4, 4]) {
+      %q: i6<0.1, -2>[N, 2, 4, 4] = quantize %x
+      %p: i6<0.1, -2>[N, 2, 2, 2] = max_pool2d %q {kernel_size=[2, 2], stride=[2, 2]}
+      %r: i6<0.1, -2>[N, 8] = reshape %p {shape=[N, 8]}
+      %t: i8<0.25, 3>[N, 4, 4, 2] = permute %i {dims=[0, 2, 3, 1]}
+      %y: f32[N, 8] = neg %r
+      %z: f32[N, 4, 4, 2] = neg %t
+      return %y, %z, %r, %t
+    }"""
+    graph = graph_of(text)
+    rng = np.random.default_rng(0)
+    x = rng.normal(0, 2, (3, 2, 4, 4)).astype(np.float32)
+    codes = rng.integers(-128, 128, (3, 2, 4, 4)).astype(np.int8)
+    for expected, found in zip(reference.run(graph, Dictionary({}), x, codes), run(text, x, codes), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
