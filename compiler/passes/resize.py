@@ -49,6 +49,10 @@ class Resize(Pass):
     grow: Growth = "net2net"
     noise: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.noise < 0:
+            raise UsageError(f"resize: noise must be at least 0; found {self.noise:g}")
+
     @classmethod
     def of(cls, options: Mapping[str, str]) -> Self:
         """See `Pass.of`; every option that is none of the pass's own is a width."""
