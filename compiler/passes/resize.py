@@ -198,8 +198,7 @@ def resized(
 
     def function(tensor: Tensor) -> Tensor:
         result = tensor
-        fresh = torch.zeros((), dtype=torch.bool)
-        copied = torch.zeros((), dtype=torch.bool)
+        fresh = copied = torch.zeros((), dtype=torch.bool) if drawn else None
         for axis, index in indices.items():
             if not drawn and _distinct(index):
                 result = result.index_select(axis, index)
@@ -208,12 +207,12 @@ def resized(
             shape[axis] = -1
             kept = index.clamp(min=0)
             result = result.index_select(axis, kept)
-            fresh = fresh | (index < 0).reshape(shape)
             counts = torch.bincount(index[index >= 0], minlength=tensor.shape[axis])[kept]
-            copied = copied | (counts > 1).reshape(shape)
+            if fresh is not None and copied is not None:
+                fresh, copied = fresh | (index < 0).reshape(shape), copied | (counts > 1).reshape(shape)
             if axis == input_axis and how.grow == "net2net":
                 result = result / counts.to(result.dtype).reshape(shape)
-        if not drawn:
+        if fresh is None or copied is None:
             return result.contiguous()
         random = generator(seed, "resize", op.name)
         if how.noise and op.kind == "weight" and tensor.dim() > 1:
@@ -228,7 +227,8 @@ def resized(
 
 def _distinct(index: Tensor) -> bool:
     """Whether no old index is taken twice, and none is new."""
-    return bool((index >= 0).all()) and int(torch.bincount(index).max()) == 1
+    values = index.tolist()
+    return len(set(values)) == len(values) and min(values) >= 0
 
 
 def initial(op: Op, tensor: Tensor, result: Tensor, random: torch.Generator) -> Tensor:
