@@ -92,8 +92,11 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
         known.update(zip(op.results, op.types, strict=True))
     if faults:
         raise InvalidGraph(faults)
-    used = {w for t in known.values() for axis in t.axes for w in widths_in(axis)}
-    typed = replace(graph, ops=tuple(ops), widths=tuple((n, s) for n, s in graph.widths if n in used))
+    widths = graph.widths
+    if before is None or before.producers.keys() - known.keys():
+        used = {w for t in known.values() for axis in t.axes for w in widths_in(axis)}
+        widths = tuple((n, s) for n, s in widths if n in used)
+    typed = replace(graph, ops=tuple(ops), widths=widths)
     names = sum(len(op.results) for op in ops) + len(graph.inputs)
     if len(known) == names and all(name in known for name in graph.outputs):
         object.__setattr__(typed, TYPED, True)
