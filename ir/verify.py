@@ -45,15 +45,16 @@ def verify(graph: Graph, after: str | None = None) -> None:
     Raises:
         InvalidGraph: with all faults, each at the user's line.
     """
-    typed = hasattr(graph, TYPED)
-    faults = [] if typed else _header_faults(graph)
+    if hasattr(graph, TYPED):
+        return
+    faults = _header_faults(graph)
     known: dict[str, Type] = {}
     for entry in graph.inputs:
         if entry.name in known:
             faults.append(f"graph @{graph.name}: error: %{entry.name} is defined twice")
         known[entry.name] = entry.type
     for op in graph.ops:
-        faults += _op_faults(op, known, graph.sizes, typed=typed)
+        faults += _op_faults(op, known, graph.sizes, typed=False)
         known.update(zip(op.results, op.types, strict=True))
     faults += [
         f"graph @{graph.name}: error: it returns %{n}, which nothing defines" for n in graph.outputs if n not in known
@@ -85,13 +86,17 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
                 op = op if types == op.types else replace(op, types=types)
             except Fault as fault:
                 faults.append(report(op, fault))
+        if not held:
+            faults += _op_faults(op, known, graph.sizes, typed=True)
         ops.append(op)
         known.update(zip(op.results, op.types, strict=True))
     if faults:
         raise InvalidGraph(faults)
     used = {w for t in known.values() for axis in t.axes for w in widths_in(axis)}
     typed = replace(graph, ops=tuple(ops), widths=tuple((n, s) for n, s in graph.widths if n in used))
-    object.__setattr__(typed, TYPED, True)
+    names = sum(len(op.results) for op in ops) + len(graph.inputs)
+    if len(known) == names and all(name in known for name in graph.outputs):
+        object.__setattr__(typed, TYPED, True)
     return typed
 
 

@@ -51,7 +51,7 @@ class Quantize(Pass):
         biases: format of the biases; layers without a bias stay as they are.
 
     Raises:
-        UsageError: no layer matches, or a format is not an integer.
+        UsageError: no layer matches, or a format is not what it is asked for.
         PassError: a weight or bias is computed, or belongs to a legalized layer.
 
     Source: uniform affine quantization as in Jacob et al., CVPR 2018, section 2.
@@ -63,6 +63,8 @@ class Quantize(Pass):
     biases: Encoding | None = None
 
     def __post_init__(self) -> None:
+        if not self.layers:
+            raise UsageError("quantize: layers must name at least one layer", mend="Write layers=* for all.")
         for name in ("weights", "activations", "biases"):
             encoding: Encoding | None = getattr(self, name)
             if encoding is not None and (not encoding.format.is_int or encoding.format.bits > 16):

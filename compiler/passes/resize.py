@@ -49,6 +49,10 @@ class Resize(Pass):
     grow: Growth = "net2net"
     noise: float = 0.0
 
+    def __post_init__(self) -> None:
+        if self.noise < 0:
+            raise UsageError(f"resize: noise must be at least 0; found {self.noise:g}")
+
     @classmethod
     def of(cls, options: Mapping[str, str]) -> Self:
         """See `Pass.of`; every option that is none of the pass's own is a width."""
@@ -194,8 +198,7 @@ def resized(
 
     def function(tensor: Tensor) -> Tensor:
         result = tensor
-        fresh = torch.zeros((), dtype=torch.bool)
-        copied = torch.zeros((), dtype=torch.bool)
+        fresh = copied = torch.zeros((), dtype=torch.bool) if drawn else None
         for axis, index in indices.items():
             if not drawn and _distinct(index):
                 result = result.index_select(axis, index)
@@ -204,12 +207,12 @@ def resized(
             shape[axis] = -1
             kept = index.clamp(min=0)
             result = result.index_select(axis, kept)
-            fresh = fresh | (index < 0).reshape(shape)
             counts = torch.bincount(index[index >= 0], minlength=tensor.shape[axis])[kept]
-            copied = copied | (counts > 1).reshape(shape)
+            if fresh is not None and copied is not None:
+                fresh, copied = fresh | (index < 0).reshape(shape), copied | (counts > 1).reshape(shape)
             if axis == input_axis and how.grow == "net2net":
                 result = result / counts.to(result.dtype).reshape(shape)
-        if not drawn:
+        if fresh is None or copied is None:
             return result.contiguous()
         random = generator(seed, "resize", op.name)
         if how.noise and op.kind == "weight" and tensor.dim() > 1:
@@ -224,7 +227,8 @@ def resized(
 
 def _distinct(index: Tensor) -> bool:
     """Whether no old index is taken twice, and none is new."""
-    return bool((index >= 0).all()) and int(torch.bincount(index).max()) == 1
+    values = index.tolist()
+    return len(set(values)) == len(values) and min(values) >= 0
 
 
 def initial(op: Op, tensor: Tensor, result: Tensor, random: torch.Generator) -> Tensor:

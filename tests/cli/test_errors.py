@@ -1,0 +1,100 @@
+"""A user's mistake gets one message with the place and the mend, exit code 2 or 1, and no traceback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nasc.cli import app
+from nasc.ir import NascError
+from typer.testing import CliRunner
+
+NET = """
+import torch
+from torch import nn
+torch.manual_seed(0)
+model = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 5))
+example_inputs = torch.randn(64, 16)
+"""
+BRANCH = """
+import torch
+from torch import nn
+class Branch(nn.Module):
+    def forward(self, x):
+        if x.sum() > 0:
+            return x + 1
+        return x - 1
+model = Branch()
+example_inputs = torch.randn(4, 3)
+"""
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "net.py").write_text(NET)
+    (tmp_path / "nothing.py").write_text("x = 1\n")
+    (tmp_path / "boom.py").write_text("import torch\n\nraise ValueError('boom')\n")
+    (tmp_path / "branch.py").write_text(BRANCH)
+    assert CliRunner().invoke(app, ["lower", "net.py", "-o", "net.nasc"]).exit_code == 0
+    text = (tmp_path / "net.nasc").read_text()
+    (tmp_path / "torn.nasc").write_text(text[: len(text) // 2])
+    (tmp_path / "wrong.nasc").write_text(text.replace("[8, 16]", "[8, 15]").replace("[$0, 16]", "[$0, 15]"))
+    (tmp_path / "lonely.nasc").write_text(text)
+    (tmp_path / "occupied").mkdir()
+    (tmp_path / "occupied" / "thesis.tex").write_text("years")
+    (tmp_path / "file").write_text("not a folder")
+    return tmp_path
+
+
+CASES = {
+    "missing file": (["lower", "gone.py"], 2, ["gone.py", "no such file"]),
+    "no model": (["lower", "nothing.py"], 2, ["nothing.py", "defines no `model`", "model = "]),
+    "exception inside": (["lower", "boom.py"], 1, ["boom.py:3", "ValueError: boom"]),
+    "refused by torch.export": (["lower", "branch.py"], 1, ["branch.py:6", "torch.export refuses", "Python branches"]),
+    "unknown layer pattern": (["compile", "net.py", "--space", "fc9: weights=[i4]"], 2, ["'fc9'", "0, 2"]),
+    "unknown sampler": (["compile", "net.py", "--search", "tpee"], 2, ["'tpee'", "Did you mean tpe?"]),
+    "unknown objective": (["compile", "net.py", "--objective", "latncy"], 2, ["'latncy'", "latency"]),
+    "unwritable output": (["compile", "net.py", "-o", "file/out"], 2, ["file/out", "--output"]),
+    "occupied output": (["compile", "net.py", "-o", "occupied"], 2, ["thesis.tex", "--output"]),
+    "torn network": (["opt", "torn.nasc"], 1, ["torn.nasc:", "expected"]),
+    "shapes that do not fit": (["opt", "wrong.nasc"], 1, ["%0", "16", "15"]),
+    "no tensors beside": (["opt", "lonely.nasc"], 2, ["lonely.safetensors", "no such file"]),
+    "unknown pass": (["opt", "net.nasc", "--passes", "resze{0=3}"], 2, ["'resze'", "Did you mean resize?"]),
+    "unknown width": (["opt", "net.nasc", "--passes", "resize{fc1=3}"], 2, ["'fc1'", "0, 2"]),
+    "frozen width": (["opt", "net.nasc", "--passes", "resize{2=3}"], 2, ["2", "fixed at 5"]),
+    "no data": (["opt", "net.nasc", "--passes", "quantize{activations=u8} | calibrate"], 1, ["needs data", "--data"]),
+    "no meter": (["measure", "gone.onnx"], 2, ["gone.onnx", "no such file"]),
+    "no result": (["verify", "occupied"], 2, ["manifest.json", "nasc compile"]),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_one_message_and_no_traceback(files: Path, case: str) -> None:
+    command, code, wanted = CASES[case]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == code, done.output
+    assert "error:" in done.output
+    assert "Traceback" not in done.output
+    assert [text for text in wanted if text not in done.output] == []
+
+
+def test_debug_lets_the_traceback_through(files: Path) -> None:
+    done = CliRunner().invoke(app, ["--debug", "lower", "gone.py"])
+    assert isinstance(done.exception, NascError)
+
+
+def test_a_refused_search_computes_and_writes_nothing(files: Path) -> None:
+    before = sorted(p.name for p in (files / "occupied").iterdir())
+    assert CliRunner().invoke(app, ["compile", "net.py", "-o", "occupied"]).exit_code == 2
+    assert sorted(p.name for p in (files / "occupied").iterdir()) == before
+
+
+def test_without_data_quality_is_fidelity_and_the_evidence_holds(files: Path) -> None:
+    done = CliRunner().invoke(app, ["compile", "net.py", "--trials", "4", "--search", "random", "-o", "out"])
+    assert done.exit_code == 0, done.output
+    assert "fidelity" in done.output
+    checked = CliRunner().invoke(app, ["verify", "out"])
+    assert checked.exit_code == 0, checked.output
+    (files / "out" / "best" / "model.onnx").write_bytes(b"other bytes")
+    assert CliRunner().invoke(app, ["verify", "out"]).exit_code == 1
