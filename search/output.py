@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +123,11 @@ def write_trials(output: Path, records: tuple[Record, ...]) -> None:
 
 
 def write_settings(output: Path, settings: Settings) -> None:
-    """Write the effective configuration."""
+    """Write the effective configuration, without the password that a storage's URL may hold."""
+    storage = settings.search.storage
+    if storage is not None:
+        masked = re.sub(r"(://[^:/@]*):[^@]*@", r"\1:***@", storage)
+        settings = settings.model_copy(update={"search": settings.search.model_copy(update={"storage": masked})})
     write_text(output / CONFIG, saved_text(settings))
 
 

@@ -103,7 +103,7 @@ class Record:
     @staticmethod
     def of(data: Mapping[str, Any]) -> Record:
         """The record that `as_dict` gave."""
-        known: dict[str, Any] = dict(data)
+        known: dict[str, Any] = {"assignment": {}, **data}
         known["figures"] = of_dict(known.get("figures", {}))
         known["curve"] = tuple(Figure.of(entry) for entry in known.get("curve", ()))
         return Record(**known)

@@ -95,11 +95,14 @@ def test_repeated_candidates_are_free_and_get_the_same_result(tmp_path: Path) ->
         assert not record.rungs
 
 
-def test_a_strategy_that_keeps_repeating_itself_is_helped_and_it_is_said(tmp_path: Path) -> None:
+def test_a_strategy_that_keeps_repeating_itself_is_helped_and_it_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nasc.search.trials.PATIENCE", 4)
     notes = Notes()
     result = run(tmp_path / "out", "tpe", 36, notes, search__space=["each fc[12]: weights=i2..i7"], search__seeds=False)
     assert result.paid == 36
-    assert any("proposed 25 known candidates in a row" in text for text in notes.notices)
+    assert any("proposed 4 known candidates in a row" in text for text in notes.notices)
     assert any(r.origin == "unseen" for r in result.trials)
 
 

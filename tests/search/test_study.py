@@ -14,6 +14,7 @@ import pytest
 import synthetic
 from nasc.ir import NascError, UsageError
 from nasc.search.observer import Observer
+from nasc.search.output import write_settings
 from nasc.search.records import Record
 from nasc.search.result import Result
 from nasc.search.run import Interrupted, search
@@ -210,6 +211,14 @@ def test_sqlite_storage_and_a_second_folder_continue_elsewhere(tmp_path: Path) -
     more = run(tmp_path / "there", 9, search__storage=url)
     assert [r.pipeline for r in more.trials[:5]] == [r.pipeline for r in first.trials]
     assert more.paid == 9
+
+
+def test_the_password_of_a_storage_is_not_written_down(tmp_path: Path) -> None:
+    settings = configuration({"search.storage": "postgresql://me:secret@host/studies"}, folder=tmp_path).settings
+    write_settings(tmp_path, settings)
+    text = (tmp_path / "nasc.toml").read_text()
+    assert "secret" not in text
+    assert "postgresql://me:***@host/studies" in text
 
 
 def test_a_storage_that_cannot_be_opened_is_a_usage_error(tmp_path: Path) -> None:
