@@ -5,6 +5,8 @@ from pathlib import Path
 
 from nasc.ir import parse, text, verify
 from nasc.search.config import Settings, configuration, flat
+from nasc.search.figures import METRICS
+from nasc.search.objectives import parse_constraint, parse_objectives
 from nasc.search.space_rules import parse_rule
 from nasc.search.strategies import STRATEGIES
 
@@ -39,8 +41,41 @@ def test_the_configuration_example_is_valid(tmp_path: Path):
 
 def test_strategies_and_rules_of_the_search_page_exist():
     page = (DOCS / "search.md").read_text()
-    (line,) = re.findall(r"\*\*Strategies\*\* \(`--search`\): (.*?)\. All", page, re.DOTALL)
-    assert re.findall(r"`([\w-]+)`", line) == list(STRATEGIES)
-    rules = re.findall(r"--space '([^']+)'", page)
-    assert len(rules) == 3
-    assert [str(parse_rule(rule)).split(":")[0] for rule in rules] == ["linear", "each fc*", "fc1"]
+    table = page.split("## Strategies")[1].split("**Seeds.**")[0]
+    named = [
+        name for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", row)
+    ]
+    assert named == list(STRATEGIES)
+    rules = [*re.findall(r"--space '([^']+)'", page), *re.findall(r"`([^`\n]+: \w+=[^`\n]+)`", page)]
+    assert [str(parse_rule(rule)).split(":")[0] for rule in rules] == ["linear", "each fc*", "*"]
+
+
+def test_objectives_and_constraints_of_the_search_page_can_be_read():
+    page = (DOCS / "search.md").read_text()
+    objectives = re.findall(r"--objective ([\w:.]+)", page)
+    constraints = re.findall(r"--constraint '([^']+)'", page)
+    assert [str(o) for o in parse_objectives(objectives)] == objectives
+    assert [str(parse_constraint(text)) for text in constraints] == constraints
+    table = page.split("A bound is")[1].split("A constraint is checked")[0]
+    bounds = [
+        text for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for text in re.findall(r"`([^`]+)`", row)
+    ]
+    unit = {
+        "ms": "latency",
+        "us": "latency",
+        "mJ": "energy",
+        "KB": "size",
+        "MiB": "size",
+        "M": "macs",
+        "dB": "fidelity",
+    }
+    for bound in bounds:
+        metric = next((m for u, m in unit.items() if bound.endswith(u)), "accuracy")
+        parse_constraint(f"{metric}<={bound}")
+
+
+def test_the_metrics_of_the_search_page_are_those_there_are():
+    page = (DOCS / "search.md").read_text()
+    table = page.split("What can be one:")[1].split("**By default**")[0]
+    named = {name for text in re.findall(r"`([^`]+)`", table) for name in text.split()}
+    assert named == set(METRICS)
