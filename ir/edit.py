@@ -33,7 +33,7 @@ def without_dead_code(graph: Graph) -> Graph:
     needed = set(graph.outputs)
     kept: list[Op] = []
     for op in reversed(graph.ops):
-        if needed.intersection(op.results):
+        if not needed.isdisjoint(op.results):
             kept.append(op)
             needed.update(op.inputs)
     return graph if len(kept) == len(graph.ops) else replace(graph, ops=tuple(reversed(kept)))

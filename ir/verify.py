@@ -79,7 +79,12 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
     same = before is not None and before.widths == graph.widths
     old, old_types = (before.producers, before.types) if before is not None and same else ({}, {})
     for op in graph.ops:
-        held = old.get(op.name) is op and all(known[n] is old_types[n] for n in op.inputs)
+        held = old.get(op.results[0]) is op
+        if held:
+            for name in op.inputs:
+                if known[name] is not old_types[name]:
+                    held = False
+                    break
         if not held and op.kind in SPECS and op.kind not in STORED:
             try:
                 types, op = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes), infer=False)
@@ -89,7 +94,10 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
         if not held:
             faults += _op_faults(op, known, graph.sizes, typed=True)
         ops.append(op)
-        known.update(zip(op.results, op.types, strict=True))
+        if len(op.results) == 1:
+            known[op.results[0]] = op.types[0]
+        else:
+            known.update(zip(op.results, op.types, strict=True))
     if faults:
         raise InvalidGraph(faults)
     widths = graph.widths

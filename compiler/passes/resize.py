@@ -106,7 +106,7 @@ class Resize(Pass):
         """For each new index of a width the old index it comes from, -1 for one that is drawn afresh."""
         old = network.graph.sizes[width]
         if wanted <= old:
-            scores = channel_scores(network, width, self.importance, context)
+            scores = remembered_scores(network, width, self.importance, context)
             return torch.topk(scores, wanted).indices.sort().values
         if self.grow == "initialise":
             return torch.cat([torch.arange(old), torch.full((wanted - old,), -1)])
@@ -256,6 +256,16 @@ def owners(axis: Axis, width: str, sizes: Mapping[str, int]) -> Tensor:
             return torch.full((value,), -1)
         case _:
             return torch.full((size(axis, sizes),), -1)
+
+
+def remembered_scores(network: Network, width: str, importance: Importance, context: Context) -> Tensor:
+    """`channel_scores`, computed once for all candidates of one source network."""
+    names = _scored(network.graph, importance)
+    depends = [(n, network.weights.recipe(n).key, network.graph.types[n].axes) for n in names]
+    key = ("scores", importance, context.seed, width, network.graph.widths, tuple(depends))
+    if key not in context.memo:
+        context.memo[key] = channel_scores(network, width, importance, context)
+    return context.memo[key]
 
 
 def channel_scores(network: Network, width: str, importance: Importance, context: Context) -> Tensor:
