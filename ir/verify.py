@@ -65,7 +65,7 @@ def retype(graph: Graph) -> Graph:
     for op in graph.ops:
         if op.kind in SPECS and op.kind not in STORED:
             try:
-                types, op = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes), infer=False)
+                types, op = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes, ordered=False), infer=False)
                 op = replace(op, types=types)
             except Fault as fault:
                 faults.append(report(op, fault))
@@ -124,7 +124,7 @@ def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, t
     if typed:
         return faults
     try:
-        types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(sizes), infer=False)
+        types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(sizes, ordered=False), infer=False)
     except Fault as fault:
         return [*faults, report(op, fault)]
     for name, found, expected in zip(op.results, op.types, types, strict=True):
