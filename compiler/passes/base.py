@@ -181,11 +181,3 @@ def read_option(owner: str, key: str, text: str, hint: Any) -> Any:
     except ValueError:
         kind = {"int": "an integer", "float": "a number"}.get(hint.__name__, hint.__name__)
         raise UsageError(f"{owner}: {key} must be {kind}; found {text!r}") from None
-
-
-def generator(seed: int, *what: str) -> torch.Generator:
-    """A source of random numbers that depends on the seed and on what it is for, and on nothing else."""
-    import hashlib
-
-    digest = hashlib.sha256("\n".join([str(seed), *what]).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
