@@ -97,3 +97,9 @@ def full(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 def triangle(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     """Zero on one side of a diagonal."""
     return getattr(torch, op.kind)(inputs[0], **values(frame, op))
+
+
+@kernel("arange")
+def arange(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
+    """The numbers from 0 on."""
+    return torch.arange(frame.resolve(op.attribute("end")), dtype=container(op.type.format), device=frame.device)

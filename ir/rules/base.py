@@ -213,14 +213,15 @@ class Site:
         """Say what a width is, for its name."""
         self.solver.call(axis, hint)
 
-    @property
-    def ordered(self) -> bool:
-        """Whether the order of indices counts, or lengths alone; see `solver`."""
-        return self.solver.ordered
+    def by_size(self) -> bool:
+        """Whether lengths alone count, and not which index belongs to which width; see `solver`. A rule that asks has
+        an axis that it must else fix."""
+        self.solver.strained = True
+        return not self.solver.ordered
 
     def alike(self, left: Axis, right: Axis) -> bool:
         """Whether two terms are the same as they stand, in the reading at hand."""
-        return left == right or (not self.ordered and polynomial(left) == polynomial(right))
+        return left == right or (not self.solver.ordered and polynomial(left) == polynomial(right))
 
     def size(self, axis: Axis) -> int:
         """An axis's length, with 1 for the batch."""

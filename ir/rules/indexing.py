@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..axes import Axes
+from ..axes import Axes, has_batch
 from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
 from .pointwise import broadcast
@@ -34,7 +34,8 @@ def index(site: Site) -> Sequence[Axes]:
     if len(dims) != len(shapes) or not dims or not all(0 <= d < rank for d in dims):
         raise Fault(f"dims {list(dims)} do not fit {len(shapes)} tensors of positions and {rank} axes")
     for dim in dims:
-        site.fixed(site.axes("input")[dim], "its indices are called by number")
+        if not has_batch(site.axes("input")[dim]):
+            site.fixed(site.axes("input")[dim], "its indices are called by number")
     axes, found = site.axes("input"), broadcast(site, shapes)
     neighbours = list(dims) == list(range(dims[0], dims[0] + len(dims)))
     at = dims[0] if neighbours else 0

@@ -131,14 +131,14 @@ def window(site: Site, space: Sequence[Axis], kernel: Sequence[int], *, ceil: bo
     dilation = site.integers("dilation", rank) if "dilation" in site.spec.attributes else (1,) * rank
     lengths: list[Axis] = []
     for axis, k, s, p, d in zip(space, kernel, stride, padding, dilation, strict=True):
-        if not isinstance(axis, Const) and not site.ordered and s == 1 and 2 * p == d * (k - 1):
+        if not isinstance(axis, Const) and s == 1 and 2 * p == d * (k - 1) and site.by_size():
             lengths.append(axis)
             continue
         n = site.fixed(axis, "a window slides along it")
         reach = n + 2 * p - d * (k - 1) - 1
-        if reach < 0:
-            raise Fault(f"a window of {d * (k - 1) + 1} does not fit into {n} + 2*{p} values")
         count = (-(-reach // s) if ceil else reach // s) + 1
+        if count < 1:
+            raise Fault(f"a window of {d * (k - 1) + 1} does not fit into {n} + 2*{p} values")
         if ceil and (count - 1) * s >= n + p:
             count -= 1
         lengths.append(Const(count))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..axes import ONE, Axes, Axis
+from ..axes import ONE, Axes, Axis, has_batch
 from ..formats import BOOL, F32, FLOATS, I64
 from ..graph import Attribute
 from ..types import Encoding
@@ -184,6 +184,15 @@ def prelu(site: Site) -> Sequence[Axes]:
 
 op("quantize", "input", encoding=declared)(same)
 op("cast", "input", encoding=declared)(same)
+
+
+@op("arange", encoding=declared, end=REQUIRED)
+def arange(site: Site) -> Sequence[Axes]:
+    """The numbers from 0 on and before `end`."""
+    end = site.term("end")
+    if not has_batch(end):
+        site.fixed(end, "its numbers are told apart")
+    return [(site.term("end"),)]
 
 
 def along(site: Site) -> Sequence[Axes]:

@@ -124,8 +124,9 @@ def shuffled(site: Site) -> Sequence[Axes]:
     dims = site.integers("dims") or tuple(range(len(axes)))
     if not all(0 <= d < len(axes) for d in dims):
         raise Fault(f"dims {list(dims)} are outside of the {len(axes)} axes of the input")
-    for dim in dims if site.ordered else ():
-        site.fixed(axes[dim], f"{site.op.kind} changes the order along it")
+    for dim in dims:
+        if not isinstance(axes[dim], Const) and not site.by_size():
+            site.fixed(axes[dim], f"{site.op.kind} changes the order along it")
     return [site.axes("input")]
 
 

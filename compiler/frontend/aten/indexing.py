@@ -22,8 +22,6 @@ def index(call: Call) -> Operand | None:
     nodes = tuple(given[d] for d in dims)
     if any(call.tensor(n).dtype in (torch.bool, torch.uint8) for n in nodes):
         return None
-    if not all(isinstance(call.tensor("self").shape[d], int) for d in dims):
-        return None
     return Converted("index", (call.first, *nodes), {"dims": dims})
 
 

@@ -26,3 +26,11 @@ def full(call: Call) -> Converted | None:
     if not isinstance(value, int | float):
         return None
     return Converted("full", (), {"shape": call.shape, "value": float(value)}, format=call.format)
+
+
+@convert("arange.default", "arange.start", "arange.start_step")
+def arange(call: Call) -> Converted | None:
+    """The numbers below the length of the batch."""
+    if call.arguments.get("start", 0) != 0 or call.arguments.get("step", 1) != 1:
+        return None
+    return Converted("arange", (), {"end": call.shape[0]}, format=call.format)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .base import Call, Converted, convert
+from .base import Call, Converted, Operand, convert
 
 
 @convert("batch_norm.default", "_native_batch_norm_legit_no_training.default")
@@ -20,6 +20,24 @@ def batch_norm(call: Call) -> Converted | None:
         return None
     operands = (*call.nodes("input", "running_mean", "running_var"), *affine)
     return Converted("batch_norm", operands, {"eps": float(call["eps"])}, results=1)
+
+
+@convert("_native_batch_norm_legit.no_stats")
+def own_statistics(call: Call) -> Converted | None:
+    """Batch norm with the statistics of a single sample, as weight standardisation is written."""
+    if call.tensor("input").shape[0] != 1 or (call["weight"] is None and call["bias"] is not None):
+        return None
+    return Converted("instance_norm", call.nodes("input", "weight", "bias"), {"eps": float(call["eps"])}, results=1)
+
+
+@convert("_weight_norm.default", "_weight_norm_interface.default")
+def weight_norm(call: Call) -> Operand:
+    """`v * (g / |v|)`, the length of v over all axes but `dim`."""
+    v, g = call.nodes("v", "g")
+    rank = call.tensor(v).dim()
+    dims = tuple(d for d in range(rank) if d != call["dim"] % rank)
+    length = Converted("norm", (v,), {"ord": 2.0, "dim": dims, "keepdim": True})
+    return Converted("mul", (v, Converted("div", (g, length))), results=1)
 
 
 @convert("layer_norm.default")
