@@ -221,11 +221,3 @@ def split(text: str, separator: str) -> Iterator[str]:
     if depth:
         raise UsageError(f"pipeline: expected {depth[-1]!r} before the end of {text!r}")
     yield text[start:].strip()
-
-
-def generator(seed: int, *what: str) -> torch.Generator:
-    """A source of random numbers that depends on the seed and on what it is for, and on nothing else."""
-    import hashlib
-
-    digest = hashlib.sha256("\n".join([str(seed), *what]).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
