@@ -15,9 +15,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .axes import ONE, Axes, Axis, Batch, Const, Product, Sum, Width, factors, has_batch, parts, polynomial, product
+from .axes import (
+    ONE,
+    Axes,
+    Axis,
+    Batch,
+    Const,
+    Product,
+    Sum,
+    Width,
+    factors,
+    has_batch,
+    parts,
+    polynomial,
+    product,
+    total,
+    widths_in,
+)
 from .axes import size as size_of
-from .axes import total, widths_in
 from .graph import Location
 
 FLEXIBLE = "?"

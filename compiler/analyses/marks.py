@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -11,12 +12,7 @@ from ...ir.axes import size
 from ..execution import Frame, compute
 
 HOMOGENEOUS: Mapping[str, tuple[tuple[int, ...], ...]] = {
-    **{kind: ((0,),) for kind in (
-        "reshape", "permute", "expand", "repeat", "repeat_interleave", "flip", "roll", "pixel_shuffle",
-        "pixel_unshuffle", "channel_shuffle", "split", "narrow", "slice", "select", "unbind", "pad", "unfold", "fold",
-        "tensor_unfold", "index", "index_select", "gather", "masked_fill", "cast", "tril", "triu",
-        "relu", "leaky_relu", "neg", "abs", "mean", "sum", "norm", "cumsum", "interpolate",
-        *(f"{k}_pool{n}d" for k in ("avg", "adaptive_avg") for n in (1, 2, 3)))},
+    **dict.fromkeys(("reshape", "permute", "expand", "repeat", "repeat_interleave", "flip", "roll", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "split", "narrow", "slice", "select", "unbind", "pad", "unfold", "fold", "tensor_unfold", "index", "index_select", "gather", "masked_fill", "cast", "tril", "triu", "relu", "leaky_relu", "neg", "abs", "mean", "sum", "norm", "cumsum", "interpolate", *(f"{k}_pool{n}d" for k in ("avg", "adaptive_avg") for n in (1, 2, 3))), ((0,),)),
     "prelu": ((0,),),
     "div": ((0,),),
     "mul": ((0,), (1,)),

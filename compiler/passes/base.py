@@ -10,7 +10,6 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeAlias
 
-import torch
 from torch import Tensor
 
 from ...ir import Encoding, NascError, Op, ParseError, UsageError, parse_encoding

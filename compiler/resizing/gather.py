@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...ir import Graph, Op, Type, widths_in
+from ...ir import SPECS, Graph, Op, widths_in
 from ..analyses.growth import Growth, copies, growth
 from ..chance import generator
 from ..network import Network
@@ -54,7 +54,7 @@ def gathered(network: Network, graph: Graph, maps: Mapping[str, Tensor], policy:
             continue
         indices = {i: gather_index(op.type.axes[i], graph.sizes, maps) for i in touched}
         source = network.weights.unrounded(op.name)
-        divisor = division(op.type, graph, maps, divided) if divided else None
+        divisor = division(op, graph, maps, divided) if divided else None
         recipes[op.name] = gathered_tensor(op, source, indices, divisor, policy)
     return recipes
 
@@ -68,13 +68,17 @@ def growth_of(network: Network, graph: Graph) -> Growth:
 
 
 def division(
-    type: Type, graph: Graph, maps: Mapping[str, Tensor], divided: Mapping[str, Tensor | None]
+    op: Op, graph: Graph, maps: Mapping[str, Tensor], divided: Mapping[str, Tensor | None]
 ) -> dict[tuple[int, ...], Tensor]:
     """What to divide a tensor by before it is gathered: factors for some of its axes, each over just these axes."""
+    type = op.type
+    reading = reading_axes(graph, op.name)
     found: dict[tuple[int, ...], Tensor] = {}
     for width, mask in divided.items():
         counts = copies(maps[width], graph.sizes[width]).double()
         axes = tuple(i for i, axis in enumerate(type.axes) if width in widths_in(axis))
+        if mask is None and reading.intersection(axes):
+            axes = tuple(i for i in axes if i in reading)  # a square weight writes the width by its other axis
         if axes:
             at = torch.full((1,) * len(axes), -1)
             for k, i in enumerate(axes):
@@ -91,6 +95,17 @@ def division(
             factor = torch.where(mask, factor.reshape(shape), 1.0)
             axes = tuple(range(len(type.axes)))
         found[axes] = found[axes] * factor if axes in found else factor
+    return found
+
+
+def reading_axes(graph: Graph, name: str) -> set[int]:
+    """The axes along which layers sum over a stored tensor, where layers alone read it as their weight."""
+    found: set[int] = set()
+    for reader in graph.readers.get(name, ()):
+        spec = SPECS.get(reader.kind)
+        if spec is None or spec.input_axis is None or reader.inputs[spec.index("weight")] != name:
+            return set()
+        found.add(spec.input_axis)
     return found
 
 

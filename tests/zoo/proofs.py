@@ -20,8 +20,6 @@ from math import prod
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
 from nasc.compiler.execution import Frame, batch_of, compute, run
 from nasc.compiler.network import Network
 from nasc.compiler.resizing import Policy, axis_mask, gathered
@@ -29,6 +27,7 @@ from nasc.compiler.resizing.gather import growth_of
 from nasc.compiler.weights import Computed, Recipe, Store
 from nasc.ir import STORED, Graph, Op, Type, format_named, ordered_graph, retype, widths_in
 from nasc.ir.axes import Axis, size
+from torch import Tensor, nn
 
 TOLERANCE = 1e-8
 """Largest difference allowed, relative to the largest output."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-
-
 from ....ir.graph import Attribute
 from .base import Call, Converted, Operand, convert, spread
 
