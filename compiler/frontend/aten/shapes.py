@@ -61,6 +61,17 @@ def expand(call: Call) -> Operand:
     return Converted("expand", (call.first,), {"shape": call.shape})
 
 
+@convert("copy.default")
+def copy(call: Call) -> Operand:
+    """The source in the shape and format of what it is copied over."""
+    source: Operand = call["src"]
+    if call.tensor("src").shape != call.value.shape:
+        source = Converted("expand", (source,), {"shape": call.shape})
+    if call.tensor("src").dtype != call.value.dtype:
+        source = Converted("cast", (source,), format=call.format)
+    return source
+
+
 @convert("repeat.default", "tile.default")
 def repeat(call: Call) -> Operand | None:
     """Whole axes laid end to end."""
