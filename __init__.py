@@ -18,7 +18,8 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from .api import compile, export, load_network, load_task, lower, measure, space, verify
-    from .compiler.frontend.task import Task, make_task
+    from .compiler.frontend.model_values import make_task
+    from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import PassError
     from .compiler.pipeline import Pipeline, parse_pipeline
@@ -46,7 +47,7 @@ _HOME = {
     "Result": ".search.run",
     "Task": ".compiler.frontend.task",
     "UsageError": ".ir",
-    "make_task": ".compiler.frontend.task",
+    "make_task": ".compiler.frontend.model_values",
     "parse_pipeline": ".compiler.pipeline",
 }
 

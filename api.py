@@ -10,13 +10,18 @@ from typing import TYPE_CHECKING, Any
 from .ir import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
+    from .compiler.training import Epoch
+    from .search.config import Settings
+    from .search.observer import Observer
+    from .search.run import Result
+    from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
 
@@ -277,3 +282,143 @@ def load_task(source: str | Path, *, input: str | None = None) -> Task:
     from .compiler.frontend.model_file import load_task as load
 
     return load(source, input_shape=input)
+
+
+def compile(
+    model: str | Path | nn.Module | Task,
+    example_inputs: Any = None,
+    *,
+    output: str | Path = "nasc-out",
+    search: str | None = None,
+    trials: int | None = None,
+    objectives: Sequence[str] | None = None,
+    constraints: Sequence[str] | None = None,
+    space: Sequence[str] | None = None,
+    train_epochs: int | None = None,
+    seed: int | None = None,
+    target: str | None = None,
+    config: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+    **data: Any,
+) -> Result:
+    """Search for a faster, smaller network of the same quality, and write it with the evidence.
+
+    Calling it again with the same arguments continues a search that was stopped.
+
+    Args:
+        model: a model file, `package.module:attribute`, a task, or a module (then with `example_inputs`).
+        example_inputs: inputs of the module: a tensor, a tuple, or a dict of keyword inputs.
+        output: folder for the result and the study.
+        search: strategy, by default `tpe`; see `docs/search.md`.
+        trials: candidates to pay for.
+        objectives: such as `accuracy:max`, `latency:min`.
+        constraints: such as `latency<=2ms`.
+        space: rules such as `linear: weights=[i4, i8]`.
+        train_epochs: epochs of training per candidate.
+        seed: of all that is random.
+        target: runtime and device.
+        config: TOML file with settings.
+        settings: further settings by their dotted names, `{"measure.batch": 8}`.
+        observer: is told what happens.
+        data: for a module: `train_data=`, `validation_data=`, `loss=` and so on, as a model file names them.
+
+    Raises:
+        UsageError: what was asked for makes no sense; nothing was computed.
+        NascError: the model cannot be lowered, or the search cannot go on.
+    """
+    from .search.config import configuration
+
+    flags = {
+        "search.strategy": search,
+        "search.trials": trials,
+        "search.objectives": None if objectives is None else list(objectives),
+        "search.constraints": None if constraints is None else list(constraints),
+        "search.space": None if space is None else list(space),
+        "training.epochs": train_epochs,
+        "seed": seed,
+        "target": target,
+        **(settings or {}),
+    }
+    chosen = configuration(flags, path=None if config is None else Path(config)).settings
+    if not isinstance(model, str | Path):
+        from .compiler.frontend.model_values import make_task
+        from .compiler.frontend.task import Task
+
+        model = model if isinstance(model, Task) else make_task(model, example_inputs, **data)
+    return search_task(model, chosen, Path(output), observer=observer)
+
+
+def search_task(
+    model: str | Path | Task,
+    settings: Settings,
+    output: Path,
+    *,
+    input: str | None = None,
+    observer: Observer | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+) -> Result:
+    """What `compile` does, from settings.
+
+    Args:
+        model: a model file, `package.module:attribute`, or a task.
+        settings: what to search, and how.
+        output: folder for the result and the study.
+        input: the shape of the example input, for `package.module:attribute`.
+        observer: is told what happens.
+        progress: is told the epochs of the source network's training, where it has to be trained.
+
+    Raises:
+        UsageError: what was asked for makes no sense; nothing was computed.
+        NascError: the model cannot be lowered, or the search cannot go on.
+    """
+    from .compiler.frontend.lower import lower_module
+    from .compiler.training import trained_checkpoint
+    from .search.builder import TaskBuilder
+    from .search.judge import TaskJudge
+    from .search.protocols import Problem
+    from .search.run import search
+    from .targets import target_named
+
+    target = target_named(settings.target)
+    task = load_task(model, input=input) if isinstance(model, str | Path) else model
+    if task.untrained:
+        seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
+        task = trained_checkpoint(seeded, progress=progress).task
+    example = task.example_inputs
+    with task.importing():
+        network = lower_module(task.model, example.args, example.kwargs, name=task.name)
+    measure = settings.measure
+    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+    builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
+    judge.confirmation = builder.confirmation
+    problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
+    return search(problem, settings, output, observer)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what takes part."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    found: dict[str, str] = {}
+    for name in ("nasc", "torch", "onnx", "onnxruntime-gpu", "onnxruntime", "optuna", "torchmetrics"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def verify(folder: str | Path) -> tuple[Check, ...]:
+    """Run the evidence of a result again: digests, emission, agreement with torch, integer kernels, quality.
+
+    Args:
+        folder: the output folder of `compile`, or its `best/`.
+
+    Raises:
+        UsageError: there is no manifest.
+        NascError: a file is damaged.
+    """
+    from .search.verify import verify as run_again
+
+    return run_again(Path(folder), load_task)

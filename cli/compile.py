@@ -1,1 +1,111 @@
-"""`nasc compile`."""
+"""`nasc compile`: search for the network that serves best on this device, and write it with the evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .app import app
+from .console import note, print_json, print_table
+
+Repeated = list[str] | None
+
+
+@app.command()
+def compile(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="A model file (model.py; it is code and runs as code), or package.module:attribute."
+        ),
+    ],
+    search: Annotated[
+        str | None,
+        typer.Option(help="Strategy: tpe, random, brute-force, grid, qmc, nsga2, nsga3, gp, cma-es.  [default: tpe]"),
+    ] = None,
+    trials: Annotated[
+        int | None, typer.Option(help="Candidates to pay for; repeated ones are free.  [default: 120]")
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result and the study.")] = Path(
+        "nasc-out"
+    ),
+    objective: Annotated[Repeated, typer.Option(help="NAME, NAME:max or NAME:max:WEIGHT; repeat for several.")] = None,
+    constraint: Annotated[
+        Repeated, typer.Option(help="'latency<=2ms', 'accuracy>=baseline-1pt'; may be repeated.")
+    ] = None,
+    space: Annotated[
+        Repeated, typer.Option(help="'linear: weights=[i4, i8], activations=[u8]'; may be repeated.")
+    ] = None,
+    widths: Annotated[bool | None, typer.Option("--widths/--no-widths", help="Offer widths to the search.")] = None,
+    train_epochs: Annotated[int | None, typer.Option(help="Epochs of training per candidate.  [default: 0]")] = None,
+    tolerance: Annotated[str | None, typer.Option(help="Quality the winner may lose: 1pt, 2%.  [default: 1pt]")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all that is random.  [default: 0]")] = None,
+    target: Annotated[str | None, typer.Option(help="Runtime and device.  [default: auto]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  [default: 1]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  [default: 1]")] = None,
+    storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  [default: a journal in the folder]")] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds after which no candidate is started.")] = None,
+    input: Annotated[
+        str | None, typer.Option(metavar="1x3x224x224", help="Input shape, for package.module:attribute.")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file with settings; flags override it.")] = None,
+    save_config: Annotated[Path | None, typer.Option(help="Write the effective settings to a file.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Search for a faster, smaller network of the same quality, and write it as ONNX with the evidence.
+
+    The same command continues a search that was stopped.
+    """
+    from .. import api
+    from ..ir.files import write_text
+    from ..search.config import configuration
+
+    flags = {
+        "search.strategy": search,
+        "search.trials": trials,
+        "search.objectives": objective,
+        "search.constraints": constraint,
+        "search.space": space,
+        "search.widths": widths,
+        "search.tolerance": tolerance,
+        "search.storage": storage,
+        "search.time_limit_s": time_limit,
+        "training.epochs": train_epochs,
+        "seed": seed,
+        "target": target,
+        "measure.batch": batch,
+        "measure.threads": threads,
+    }
+    settings = configuration(flags, path=config)
+    show_settings(settings)
+    if save_config is not None:
+        write_text(save_config, settings.text)
+    from .progress import Watch
+
+    with Watch() as watch:
+        result = api.search_task(model, settings.settings, output, input=input, observer=watch, progress=watch.epoch)
+    if as_json:
+        print_json(result.as_dict())
+        return
+    show_result(result, output)
+
+
+def show_settings(configuration: Any) -> None:
+    """The settings that are not at their default, and where each comes from."""
+    changed = [row for row in configuration.rows if row.file is not None or row.flag is not None]
+    if changed:
+        text = ", ".join(
+            f"{row.name}={row.effective} ({'flag' if row.flag is not None else 'file'})" for row in changed
+        )
+        note(f"settings: {text}")
+
+
+def show_result(result: Any, output: Path) -> None:
+    """The front and the winner, as tables."""
+    columns, rows = result.table()
+    print_table("the front (best trade-offs)", columns, rows, numbers=columns[1:-1])
+    for line in result.summary():
+        note(line)
+    note(f"wrote {output}/best/model.onnx, {output}/report.html")

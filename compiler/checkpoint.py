@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -64,26 +62,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], source: str) 
             mend="Give the checkpoint of this network, or change the model back to the one that was trained.",
         )
     module.load_state_dict(dict(fitted), strict=False)
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that others see all of it or nothing; folders are made.
-
-    Raises:
-        NascError: the place cannot be written.
-    """
-    make_folder(path.parent)
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    except OSError as error:
-        raise NascError(f"{path}: cannot be written: {error.strerror}") from error
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def make_folder(folder: Path) -> None:

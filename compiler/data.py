@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, TypeAlias, cast
@@ -60,6 +61,8 @@ class Stream:
 
     dataset: Dataset[Any]
     name: str
+    reading: Callable[[], AbstractContextManager[None]] = nullcontext
+    """Entered while items are read: errors of a person's dataset are then shown at their own line."""
 
     def __len__(self) -> int:
         return len(cast("Sequence[Any]", self.dataset))
@@ -67,7 +70,8 @@ class Stream:
     def take(self, index: Tensor | slice) -> Batch:
         """The samples at these indices."""
         chosen = range(len(self))[index] if isinstance(index, slice) else cast("list[int]", index.tolist())
-        return _stack([self.dataset[position] for position in chosen], self.name)
+        with self.reading():
+            return _stack([self.dataset[position] for position in chosen], self.name)
 
     def batches(self, size: int) -> Iterator[Batch]:
         """All samples in order, `size` at a time (the last batch may be smaller)."""
@@ -191,7 +195,8 @@ class seeded:
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
-        self._fork = torch.random.fork_rng(devices=[])
+        in_use = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else []
+        self._fork = torch.random.fork_rng(devices=in_use)
 
     def __enter__(self) -> None:
         self._fork.__enter__()

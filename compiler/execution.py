@@ -11,9 +11,10 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch._ops import OpOverload
 
 from ..ir import SPECS, STORED, Attribute, Axis, Graph, NascError, Op, Step, Type
-from ..ir.axes import Batch, factors, size
+from ..ir.axes import Batch, factors, has_batch, size
 from ..ir.graph import is_axis
 
 Kernel = Callable[["Frame", Op, list[Tensor]], "Tensor | tuple[Tensor, ...]"]
@@ -129,11 +130,15 @@ def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:
     if len(inputs) != len(graph.inputs):
         raise ExecutionError(f"error: the graph takes {len(graph.inputs)} inputs, found {len(inputs)}")
     batch: int | None = None
+    fixed = not any(has_batch(axis) for entry in graph.inputs for axis in entry.type.axes)
+    mend = "No axis of this network is the batch: the model it was lowered from takes this one only." if fixed else None
     for entry, tensor in zip(graph.inputs, inputs, strict=True):
         shape = tuple(tensor.shape)
         expected = f"[{', '.join(map(str, entry.type.axes))}]"
         if len(shape) != entry.type.rank:
-            raise ExecutionError(f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}")
+            raise ExecutionError(
+                f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}", mend=mend
+            )
         for axis, length in zip(entry.type.axes, shape, strict=True):
             rest = size(axis, graph.sizes, 1)
             if any(isinstance(f, Batch) for f in factors(axis)):
@@ -143,7 +148,9 @@ def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:
             else:
                 wrong = length != rest
             if wrong:
-                raise ExecutionError(f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}")
+                raise ExecutionError(
+                    f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}", mend=mend
+                )
     return 1 if batch is None else batch
 
 
@@ -156,14 +163,17 @@ def compute(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor
     function = KERNELS.get(op.kind, raw)
     try:
         return function(frame, op, inputs)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError, IndexError) as error:
         place = f"{op.location}: " if op.location else ""
         raise ExecutionError(f"{place}error: {op.kind} %{op.name}: {error}") from error
 
 
 def rounded(x: Tensor, type: Type) -> Tensor:
     """The real numbers that a quantized type keeps of `x`; see `nasc.ir.formats.encode` for the exact reference."""
-    step, zero = known_step(type.step, str(type))
+    value, zero = known_step(type.step, str(type))
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    step = torch.tensor(value, dtype=torch.float32, device=x.device)  # a Python number would multiply by 1/step on GPUs
     codes = (torch.round(x / step) + zero).clamp_(type.format.low, type.format.high)
     return (codes - zero) * step
 
@@ -179,14 +189,27 @@ def known_step(step: Step | None, what: str) -> tuple[float, int]:
         ExecutionError: it is not calibrated.
     """
     if step is None or step.value is None or step.zero is None:
-        raise ExecutionError(f"error: {what} has no step yet", mend="Add `calibrate` to the pipeline.")
+        raise unknown_step(what)
     return step.value, step.zero
+
+
+def unknown_step(what: str) -> ExecutionError:
+    """The error of a value that cannot be rounded yet."""
+    return ExecutionError(f"error: {what} has no step yet", mend="Add `calibrate` to the pipeline.")
 
 
 def values(frame: Frame, op: Op, *names: str) -> dict[str, Any]:
     """Attributes of an op, all of them or those named, with defaults filled in and terms as numbers."""
     defaults = SPECS[op.kind].attributes
     return {n: frame.resolve(op.attribute(n, defaults[n])) for n in names or defaults}
+
+
+def alike(inputs: list[Tensor]) -> list[Tensor]:
+    """The tensors in the widest of their formats, as an op's rule says it computes."""
+    widest = inputs[0].dtype
+    for tensor in inputs[1:]:
+        widest = torch.promote_types(widest, tensor.dtype)
+    return [tensor.to(widest) for tensor in inputs]
 
 
 def kernel(*kinds: str) -> Callable[[Kernel], Kernel]:
@@ -202,14 +225,15 @@ def kernel(*kinds: str) -> Callable[[Kernel], Kernel]:
 
 def raw(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """An op without a rule: the ATen op of that name, on the arguments the export had."""
-    namespace, name, overload = op.kind.split(".")
-    target = getattr(getattr(getattr(torch.ops, namespace), name), overload)
+    target = aten(op)
 
     def decode(value: Attribute) -> Any:
         if isinstance(value, tuple):
             return [decode(v) for v in value]
         if isinstance(value, str) and value.startswith("%"):
             return inputs[int(value[1:])]
+        if isinstance(value, str) and value.startswith("torch."):  # torch.float32, torch.strided, torch.channels_last
+            return getattr(torch, value.removeprefix("torch."))
         return frame.length(value) if is_axis(value) else value
 
     args = [decode(v) for v in cast("tuple[Attribute, ...]", op.attribute("args", ()))]

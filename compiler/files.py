@@ -14,6 +14,10 @@ from ..ir.files import write_atomically, write_text
 from .network import Network
 from .weights import Recipe, Rounded, Source, Store, along, check_shape, container
 
+TEXT = ".nasc"
+"""Suffix of the file that holds the graph."""
+TENSORS = ".safetensors"
+"""Suffix of the file that holds the tensors."""
 STEPS = ".steps"
 """Suffix of the entry that holds a tensor's steps."""
 REAL = ".real"
@@ -24,18 +28,24 @@ def save(network: Network, path: Path) -> None:
     """Write a network as `path` and its tensors beside it, each atomically.
 
     Raises:
-        UsageError: the folder cannot be written to.
+        UsageError: the folder cannot be written to, or the path does not end in `.nasc`.
     """
+    if path.suffix != TEXT:
+        raise UsageError(f"{path}: error: a network's file is called NAME{TEXT}", mend=f"Write {path.stem}{TEXT}.")
     tensors: dict[str, Tensor] = {}
     for op in network.graph.stored:
         recipe = network.weights.recipe(op.name)
-        tensors[op.name if isinstance(recipe, Rounded) or not op.type.quantized else op.name + REAL] = (
-            recipe.tensor.contiguous()
-        )
+        real = op.type.quantized and not isinstance(recipe, Rounded)
+        tensors[op.name + REAL if real else op.name] = recipe.tensor
         if isinstance(recipe, Rounded) and recipe.axis is not None:
-            tensors[op.name + STEPS] = recipe.steps.contiguous()
+            tensors[op.name + STEPS] = recipe.steps
+    held: set[int] = set()
+    for name, tensor in tensors.items():  # safetensors takes no two names for one storage
+        apart = tensor.detach().cpu().contiguous()
+        tensors[name] = apart.clone() if apart.untyped_storage().data_ptr() in held else apart
+        held.add(tensors[name].untyped_storage().data_ptr())
     digest = {"nasc": graph_digest(network.graph)}
-    write_atomically(path.with_suffix(".safetensors"), lambda p: save_file(tensors, p, metadata=digest))
+    write_atomically(path.with_suffix(TENSORS), lambda p: save_file(tensors, p, metadata=digest))
     write_text(path, str(network.graph))
 
 
@@ -65,7 +75,7 @@ def load(path: Path) -> Network:
         NascError: a file is damaged, or the two do not belong together.
     """
     graph = load_graph(path)
-    beside = path.with_suffix(".safetensors")
+    beside = path.with_suffix(TENSORS)
     if not beside.exists():
         raise UsageError(
             f"{beside}: error: there is no such file", mend="The weights must lie beside the graph's text."
@@ -79,23 +89,36 @@ def load(path: Path) -> Network:
 
 
 def _recipe(op: Op, tensors: dict[str, Tensor], graph: Graph, path: Path) -> Recipe:
-    unknown = op.type.step is not None and not op.type.step.known
+    step, format = op.type.step, op.type.format
+    unknown = step is not None and not step.known
     name = op.name + REAL if unknown else op.name
     if name not in tensors:
         raise NascError(f"{path}: error: it has no tensor {name!r}, which the graph needs")
     tensor = tensors[name]
     check_shape(op.name, tensor, op.type.axes, graph.sizes)
-    if unknown:
+    right = tensor.is_floating_point() if unknown else tensor.dtype == container(format)
+    if not right:
+        raise NascError(f"{path}: error: %{op.name} holds {tensor.dtype}, the graph says {op.type.encoding}")
+    if step is None or unknown:
         return Source(tensor)
-    if tensor.dtype != container(op.type.format):
-        raise NascError(f"{path}: error: %{op.name} holds {tensor.dtype}, the graph says {op.type.format}")
-    if op.type.step is None:
-        return Source(tensor)
-    if op.type.step.axis is None:
-        steps = torch.tensor(op.type.step.value, dtype=torch.float32)
-    elif op.name + STEPS in tensors:
-        steps = tensors[op.name + STEPS]
-    else:
-        raise NascError(f"{path}: error: it has no tensor {op.name + STEPS!r}, which the graph needs")
-    real = tensor.to(torch.float64) * along(steps, op.type.step.axis, tensor.dim()).to(torch.float64)
-    return Rounded(Source(real), op.type.format, steps, op.type.step.axis)
+    low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 0)
+    if low < format.low or high > format.high:
+        raise NascError(f"{path}: error: %{op.name} holds codes from {low} to {high}, the graph says {format}")
+    steps = torch.tensor(step.value, dtype=torch.float32) if step.axis is None else _steps(op, tensors, path)
+    wide = torch.float64 if format.bits > 24 else torch.float32
+    real = tensor.to(wide) * along(steps, step.axis, tensor.dim())
+    return Rounded(Source(real), format, steps, step.axis)
+
+
+def _steps(op: Op, tensors: dict[str, Tensor], path: Path) -> Tensor:
+    """The steps beside a tensor's codes."""
+    assert op.type.step is not None and op.type.step.axis is not None
+    name = op.name + STEPS
+    if name not in tensors:
+        raise NascError(f"{path}: error: it has no tensor {name!r}, which the graph needs")
+    steps, count = tensors[name], tensors[op.name].shape[op.type.step.axis]
+    if tuple(steps.shape) != (count,) or steps.dtype != torch.float32:
+        raise NascError(f"{path}: error: {name!r} must hold {count} binary32 numbers, found {list(steps.shape)}")
+    if not bool((steps > 0).all() & torch.isfinite(steps).all()):
+        raise NascError(f"{path}: error: {name!r} must hold positive numbers")
+    return steps

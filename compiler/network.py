@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..ir import Graph, graph_digest, infer
 from ..ir.infer import Frozen
-from .execution import run
+from .execution import run, unknown_step
 from .weights import Rounded, Store
 
 if TYPE_CHECKING:
@@ -54,10 +54,16 @@ class Network:
 
     @cached_property
     def values(self) -> Mapping[str, Tensor]:
-        """The real numbers of all stored values, as the graph's types keep them."""
+        """The real numbers of all stored values, as the graph's types keep them.
+
+        Raises:
+            ExecutionError: a step is not calibrated.
+        """
         found: dict[str, Tensor] = {}
         for op in self.graph.stored:
             recipe = self.weights.recipe(op.name)
+            if op.type.quantized and not isinstance(recipe, Rounded):
+                raise unknown_step(f"%{op.name}")
             found[op.name] = recipe.real if isinstance(recipe, Rounded) else recipe.tensor
         return found
 
@@ -106,6 +112,10 @@ class Network:
         from .module import with_trained
 
         return with_trained(self, module)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Network:
+        """Itself: nothing in it changes, so a copy of a module that holds it need not copy it."""
+        return self
 
     def save(self, path: str | Path) -> None:
         """Write `path` (text) and `path` with the suffix `.safetensors` (tensors), each atomically."""

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..ir import UsageError, verify
+from ..ir import InvalidGraph, UsageError, verify
 from ..ir.errors import did_you_mean
 from .network import Network
 from .passes import PASSES, Context, Pass
+from .passes.base import split
 
 Observer = Callable[[int, Pass, Network, float], None]
 """Called after each pass with its index, the pass, the network it left, and the seconds it took."""
-
-_CLOSING = {"{": "}", "[": "]", "<": ">", "(": ")"}
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,10 @@ class Pipeline:
         for index, step in enumerate(self.passes):
             start = time.perf_counter()
             before = network.graph
-            network = step.run(network, context)
+            try:
+                network = step.run(network, context)
+            except InvalidGraph as error:
+                raise InvalidGraph(error.faults, after=str(step)) from error
             if network.graph is not before:
                 verify(network.graph, after=str(step))
             if observe:
@@ -62,7 +64,7 @@ def parse_pipeline(text: str) -> Pipeline:
     Raises:
         UsageError: an unknown pass or option, or a text that is no pipeline; says where.
     """
-    return Pipeline(tuple(_parse_pass(part) for part in _split(text, "|") if part))
+    return Pipeline(tuple(_parse_pass(part) for part in split(text, "|") if part))
 
 
 def _parse_pass(text: str) -> Pass:
@@ -73,7 +75,7 @@ def _parse_pass(text: str) -> Pass:
     if name not in PASSES:
         raise UsageError(f"pipeline: there is no pass {name!r}", mend=did_you_mean(name, sorted(PASSES)))
     options: dict[str, str] = {}
-    for part in _split(rest[:-1], ",") if brace else ():
+    for part in split(rest[:-1], ",") if rest[:-1].strip() else ():
         key, equals, value = part.partition("=")
         key = key.strip()
         if not equals or not key or not value.strip():
@@ -82,20 +84,3 @@ def _parse_pass(text: str) -> Pass:
             raise UsageError(f"pipeline: {name}: the option {key!r} is given twice")
         options[key] = value.strip()
     return PASSES[name].of(options)
-
-
-def _split(text: str, separator: str) -> Iterator[str]:
-    """The parts of a text between separators that stand outside of all brackets, without blanks around them."""
-    depth: list[str] = []
-    start = 0
-    for at, character in enumerate(text):
-        if character in _CLOSING:
-            depth.append(_CLOSING[character])
-        elif depth and character == depth[-1]:
-            depth.pop()
-        elif character == separator and not depth:
-            yield text[start:at].strip()
-            start = at + 1
-    if depth:
-        raise UsageError(f"pipeline: expected {depth[-1]!r} before the end of {text!r}")
-    yield text[start:].strip()

@@ -15,14 +15,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from filelock import FileLock
-from safetensors.torch import save
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..ir.errors import NascError, UsageError
-from .checkpoint import load_weights, make_folder, read_checkpoint, write_atomically
-from .data import Batch, Data, Inputs, apply, as_data, map_inputs, seeded
+from ..ir.files import write_atomically
+from .checkpoint import load_weights, make_folder, read_checkpoint
+from .data import Batch, Data, Inputs, Rows, apply, as_data, map_inputs, seeded
+from .frontend.user_code import blaming
+from .threads import counting_flop, fitting_threads
 from .training_settings import TrainingSettings
 
 if TYPE_CHECKING:
@@ -69,8 +72,9 @@ def train(
 ) -> TrainingResult:
     """Train a module in place; it is left in eval mode.
 
-    One seed gives the same bits on one machine with one number of threads: samples are shuffled by a generator of their
-    own, dropout draws from torch's global numbers, which are seeded inside and put back afterwards.
+    One seed gives the same bits on one machine with one number of threads (small networks train on one in any case):
+    samples are shuffled by a generator of their own, dropout draws from torch's global numbers, which are seeded inside
+    and put back afterwards.
 
     Args:
         module: its parameters that require gradients are trained; its other state is what forward makes of it.
@@ -94,13 +98,14 @@ def train(
     loss = loss or default_loss
     order = torch.Generator().manual_seed(settings.seed)
     steps = len(_cuts(len(rows), settings.batch_size))
+    work = _rehearse(module, rows, settings, loss)
     optimizer, schedule = _optimizer(module, settings, steps * settings.epochs)
     best = _Best()
     epochs: list[Epoch] = []
     ended: Literal["finished", "patience", "stopped"] = "finished"
     start = time.perf_counter()
     try:
-        with seeded(settings.seed):
+        with fitting_threads(work), seeded(settings.seed):
             for number in range(1, settings.epochs + 1):
                 module.train()
                 total = 0.0
@@ -164,7 +169,11 @@ class TrainedCheckpoint:
 
 
 def trained_checkpoint(
-    task: Task, cache_dir: Path | None = None, progress: Callable[[Epoch], None] | None = None
+    task: Task,
+    cache_dir: Path | None = None,
+    progress: Callable[[Epoch], None] | None = None,
+    *,
+    device: torch.device | str = "cpu",
 ) -> TrainedCheckpoint:
     """Train the network of an `untrained` task from its seed, or load what an earlier call kept.
 
@@ -177,6 +186,7 @@ def trained_checkpoint(
         task: its file names `training` settings, `train_data` and a checkpoint that is not there.
         cache_dir: where to keep it; `.cache` beside the model file, or the user's cache if that cannot be written.
         progress: told each epoch; not called when nothing is trained.
+        device: where to train; the network comes back on the CPU. The same bits each time are promised on the CPU only.
 
     Raises:
         UsageError: the task has no training settings or no training data.
@@ -193,7 +203,7 @@ def trained_checkpoint(
         if path.is_file():
             load_weights(model, read_checkpoint(path), str(path))
         else:
-            result = _train_and_keep(task, task.training, model, path, progress)
+            result = _train_and_keep(task, task.training, model.to(device), path, progress)
     return TrainedCheckpoint(replace(task, model=model, checkpoint=path, untrained=False), path, result)
 
 
@@ -201,11 +211,16 @@ def _train_and_keep(
     task: Task, settings: TrainingSettings, model: nn.Module, path: Path, progress: Callable[[Epoch], None] | None
 ) -> TrainingResult:
     data, validation = task.required("train"), task.data("validation")
+    with blaming(f"the network and the loss of {task.source} on its train_data", task.surroundings), torch.no_grad():
+        inputs, labels = data.take(slice(0, 2))
+        task.loss(_output(model, inputs), _labelled(labels, model))
     with task.importing():
         result = train(model, data, settings, loss=task.loss, validation=validation, progress=progress)
-    weights = {name: held.detach().cpu().clone().contiguous() for name, held in model.state_dict().items()}
+    model.cpu()
+    weights = {name: held.detach().clone().contiguous() for name, held in model.state_dict().items()}
     about = {"training": settings.text(), "kept_epoch": result.kept_epoch, "ended": result.ended}
-    write_atomically(path, save(weights, {"nasc": json.dumps(about, sort_keys=True)}))
+    metadata = {"nasc": json.dumps(about, sort_keys=True)}
+    write_atomically(path, lambda place: save_file(weights, place, metadata))
     return result
 
 
@@ -273,6 +288,24 @@ def _step(module: nn.Module, batch: Batch, loss: Loss, optimizer: torch.optim.Op
     reached.backward()
     optimizer.step()
     return float(reached.detach())
+
+
+def _rehearse(module: nn.Module, data: Data, settings: TrainingSettings, loss: Loss) -> float:
+    """Try a few samples, refuse labels that are no classes of the network, and say how much work one step is."""
+    few = min(8, len(data))
+    module.eval()
+    with seeded(0):
+        inputs, labels = data.take(slice(0, few))
+        outputs, flop = counting_flop(lambda: _output(module, inputs))
+    labels = _labelled(labels, module)
+    if loss is default_loss and outputs.ndim == labels.ndim + 1 and not labels.is_floating_point():
+        every = data.y if isinstance(data, Rows) and data.y is not None else labels
+        if not 0 <= int(every.min()) <= int(every.max()) < outputs.shape[1]:
+            raise UsageError(
+                f"labels to train by go from {int(every.min())} to {int(every.max())},"
+                f" but the network tells {outputs.shape[1]} classes apart"
+            )
+    return 3 * flop * min(settings.batch_size, len(data)) / few  # going back takes twice as much as going forward
 
 
 def _output(module: nn.Module, inputs: Inputs) -> Tensor:

@@ -104,14 +104,18 @@ class Rounded(Recipe):
     @cached_property
     def tensor(self) -> Tensor:
         """The integer codes, in the smallest torch format that holds them."""
-        steps = along(self.steps, self.axis, self.source.tensor.dim())
-        codes = torch.round(self.source.tensor / steps).clamp(self.format.low, self.format.high)
+        real = self.source.tensor
+        wide = real.dtype == torch.float64 or self.format.bits > 24
+        real = real.to(torch.float64 if wide else torch.float32)
+        steps = along(self.steps, self.axis, real.dim()).to(real.device)
+        codes = torch.round(real / steps).clamp(self.format.low, self.format.high)
         return codes.to(container(self.format))
 
     @property
     def real(self) -> Tensor:
         """The real numbers that the codes stand for."""
-        return self.tensor.to(torch.float32) * along(self.steps, self.axis, self.tensor.dim())
+        codes = self.tensor.to(torch.float64 if self.format.bits > 24 else torch.float32)
+        return (codes * along(self.steps, self.axis, codes.dim()).to(codes.device)).to(torch.float32)
 
 
 def along(values: Tensor, axis: int | None, rank: int) -> Tensor:

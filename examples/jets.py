@@ -36,7 +36,7 @@ class Jets(nn.Module):
 model = Jets
 classes = CLASSES
 checkpoint = "jets.safetensors"
-training = {"epochs": 40, "batch_size": 512, "learning_rate": 4e-3, "weight_decay": 1e-5, "seed": 0}
+training = {"epochs": 30, "batch_size": 512, "learning_rate": 4e-3, "weight_decay": 1e-5, "seed": 0}
 
 
 def example_inputs() -> Tensor:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 
-from .graph import Graph, Op
+from .graph import Graph
 from .printer import text
+from .types import Type
 
 
 def graph_digest(graph: Graph) -> str:
@@ -16,9 +17,11 @@ def graph_digest(graph: Graph) -> str:
 
 def structure_digest(graph: Graph) -> str:
     """As `graph_digest`, with all steps forgotten: what static costs and latency depend on."""
-    ops = tuple(_without_step(op) for op in graph.ops)
-    return graph_digest(replace(graph, ops=ops))
+    inputs = tuple(replace(i, type=_without_step(i.type)) for i in graph.inputs)
+    ops = tuple(replace(op, types=tuple(map(_without_step, op.types))) for op in graph.ops)
+    return graph_digest(replace(graph, inputs=inputs, ops=ops))
 
 
-def _without_step(op: Op) -> Op:
-    return replace(op, types=tuple(replace(t, step=t.step.forget() if t.step else None) for t in op.types))
+def _without_step(type: Type) -> Type:
+    """The type before calibration; that a step happens to be a power of two is part of the step."""
+    return replace(type, step=replace(type.step.forget(), power_of_two=False) if type.step else None)

@@ -20,12 +20,12 @@ def rewired(ops: Iterable[Op], names: Mapping[str, str]) -> tuple[Op, ...]:
 
 
 def rebuilt(graph: Graph, ops: Iterable[Op], outputs: tuple[str, ...] | None = None) -> Graph:
-    """The graph with other ops: dead code gone, types recomputed, widths that nothing carries dropped.
+    """A valid graph with other ops: dead code gone, types recomputed, widths that nothing carries dropped.
 
     Raises:
         InvalidGraph: an op breaks its rule.
     """
-    return retype(without_dead_code(replace(graph, ops=tuple(ops), outputs=outputs or graph.outputs)))
+    return retype(without_dead_code(replace(graph, ops=tuple(ops), outputs=outputs or graph.outputs)), graph)
 
 
 def without_dead_code(graph: Graph) -> Graph:

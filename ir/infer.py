@@ -61,7 +61,9 @@ def apply_rule(op: Op, types: Sequence[Type], solver: Solver, *, infer: bool) ->
     stored = encodings(site, len(axes))
     results = tuple(Type(e.format, tuple(map(solver.resolve, a)), e.step) for a, e in zip(axes, stored, strict=True))
     if site.solved:
-        op = replace(op, attributes=tuple((k, site.solved.get(k, v)) for k, v in op.attributes))
+        solved = tuple((k, site.solved.get(k, v)) for k, v in op.attributes)
+        solved = solved if infer else tuple((k, canonical(v)) for k, v in solved)
+        op = op if solved == op.attributes else replace(op, attributes=solved)
     return results, op
 
 
@@ -102,11 +104,11 @@ def ordered_graph(graph: Graph) -> Graph:
 
 
 def _follows_order(graph: Graph) -> bool:
-    known = graph.types
+    known, solver = graph.types, Solver(graph.sizes)
     for op in graph.ops:
         if op.kind not in STORED and op.kind in SPECS:
             try:
-                types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes), infer=False)
+                types, _ = apply_rule(op, [known[n] for n in op.inputs], solver, infer=False)
             except Fault:
                 return False
             if any(t.axes != known[n].axes for n, t in zip(op.results, types, strict=True)):

@@ -29,6 +29,10 @@ _TOKEN = re.compile(
 )
 
 
+LARGEST = (2.0 - 2.0**-23) * 2.0**127
+"""The largest finite binary32 number."""
+
+
 class ParseError(NascError):
     """The text is not a graph."""
 
@@ -61,6 +65,10 @@ class _Line:
             column = self.tokens[self.position].column if self.position < len(self.tokens) else len(self.text)
         place = f"{self.source}:{self.number}:{column + 1}"
         return ParseError(f"{place}: error: {message}\n  {self.text}\n  {' ' * column}^")
+
+    def error_before(self, message: str) -> ParseError:
+        """An error at the token that was taken last."""
+        return self.error(message, self.tokens[self.position - 1].column)
 
     def peek(self, text: str) -> bool:
         """Whether the next token is this one."""
@@ -110,7 +118,7 @@ def parse(text: str, source: str = "graph") -> Graph:
     Raises:
         ParseError: the text is not a graph of this version.
     """
-    rows = [(i, row.rstrip()) for i, row in enumerate(text.splitlines(), 1)]
+    rows = [(i, row.rstrip()) for i, row in enumerate(text.split("\n"), 1)]
     lines = [_Line(row, i, source) for i, row in rows if row.strip() and not row.lstrip().startswith("//")]
     if not lines:
         raise ParseError(f"{source}: error: the text is empty", mend=f"A graph starts with the line `nasc {VERSION}`.")
@@ -179,16 +187,29 @@ def _integer(line: _Line) -> int:
     try:
         return int(token)
     except ValueError:
-        line.position -= 1
-        raise line.error(f"expected an integer, found {token!r}") from None
+        raise line.error_before(f"expected an integer, found {token!r}") from None
+
+
+def _count(line: _Line, what: str) -> int:
+    if (number := _integer(line)) < 0:
+        raise line.error_before(f"expected {what} of 0 or more, found {number}")
+    return number
+
+
+def _string(line: _Line, what: str) -> str:
+    token = line.take("string", what=what)
+    try:
+        return json.loads(token)
+    except json.JSONDecodeError:
+        raise line.error_before(f"expected text in quotes, found {token!r}") from None
 
 
 def _values(line: _Line) -> tuple[str, ...]:
-    names: list[str] = []
-    while line.kind() == "value":
+    if line.kind() != "value":
+        return ()
+    names = [line.take("value", what="a value")[1:]]
+    while line.accept(","):
         names.append(line.take("value", what="a value")[1:])
-        if not line.accept(","):
-            break
     return tuple(names)
 
 
@@ -218,11 +239,13 @@ def _op(line: _Line) -> Op:
             if given:
                 line.expect(",")
             key = line.take("word", what="an attribute's name")
+            if key in given:
+                raise line.error_before(f"the attribute {key!r} is given twice")
             line.expect("=")
             given[key] = _attribute(line)
     location = None
     if line.accept("at"):
-        file = json.loads(line.take("string", what="a file name in quotes"))
+        file = _string(line, "a file name in quotes")
         line.expect(":")
         location = Location(file, _integer(line))
     line.end()
@@ -263,23 +286,15 @@ def _encoding(line: _Line) -> Encoding:
 
 def _step(line: _Line) -> Step:
     if line.accept("per"):
-        axis = _integer(line)
-        if line.kind() == "power":
-            power = line.take("power", what="a power of two")
-            return Step.per(axis, known=power == "2^", power_of_two=True)
-        return Step.per(axis, known=not line.accept("?"))
-    value: float | None = None
-    power_of_two = False
-    if line.kind() == "power":
-        power = line.take("power", what="a step")[2:]
-        power_of_two = True
-        value = None if power in ("?", "") else 2.0 ** int(power)
-    elif not line.accept("?"):
-        at = line.position
-        value = float(line.take("number", what="a step such as 0.047, 2^-5 or ?"))
-        if not 0 < value < float("inf"):
-            line.position = at
-            raise line.error(f"expected a positive step, found {value}")
+        axis = _count(line, "an axis")
+        if line.kind() != "power":
+            return Step.per(axis, known=not line.accept("?"))
+        power = line.take("power", what="a power of two")
+        if power not in ("2^", "2^?"):
+            raise line.error_before(f"expected `2^` or `2^?` behind the axis, found {power!r}")
+        return Step.per(axis, known=power == "2^", power_of_two=True)
+    power_of_two = line.kind() == "power"
+    value = None if line.accept("?") or line.accept("2^?") else _step_value(line)
     zero: int | None = 0
     if line.accept(","):
         zero = None if line.accept("?") else _integer(line)
@@ -288,6 +303,18 @@ def _step(line: _Line) -> Step:
     if zero is None:
         raise line.error("expected the integer that means zero, since the step is known")
     return Step.of(value, zero)
+
+
+def _step_value(line: _Line) -> float:
+    token = line.take("number", "power", what="a step such as 0.047, 2^-5 or ?")
+    if token == "2^":
+        raise line.error_before("expected a power of two such as 2^-5, found 2^")
+    value = 2.0 ** min(int(token[2:]), 1000) if token.startswith("2^") else float(token)
+    if not 0 < value < float("inf"):
+        raise line.error_before(f"expected a positive step, found {token}")
+    if not 2.0**-149 <= value <= LARGEST:
+        raise line.error_before(f"expected a step that a binary32 number can hold, found {token}")
+    return value
 
 
 def _axis(line: _Line) -> Axis:
@@ -315,7 +342,7 @@ def _factor(line: _Line) -> Axis:
         return N
     if line.kind() != "number":
         raise line.error(f"expected a size, N, or a width such as $stem, found {line.found()}")
-    return Const(_integer(line))
+    return Const(_count(line, "a size"))
 
 
 def _attribute(line: _Line) -> Attribute:
@@ -327,12 +354,15 @@ def _attribute(line: _Line) -> Attribute:
             items.append(_attribute(line))
         return tuple(items)
     if line.kind() == "string":
-        return json.loads(line.take("string", what="text"))
+        return _string(line, "text")
     for word, value in (("none", None), ("true", True), ("false", False)):
         if line.accept(word):
             return value
     if line.kind() == "word" and not line.peek("N"):
-        return _encoding(line).format
+        at = line.position
+        if (encoding := _encoding(line)).step is not None:
+            raise line.error(f"expected a format without a step, found {encoding}", line.tokens[at].column)
+        return encoding.format
     if line.kind() == "number":
         token = line.tokens[line.position].text
         if not re.fullmatch(r"-?[0-9]+", token):

@@ -15,9 +15,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .axes import ONE, Axes, Axis, Batch, Const, Product, Sum, Width, factors, has_batch, parts, polynomial, product
+from .axes import (
+    ONE,
+    Axes,
+    Axis,
+    Batch,
+    Const,
+    Product,
+    Sum,
+    Width,
+    factors,
+    has_batch,
+    parts,
+    polynomial,
+    product,
+    total,
+    widths_in,
+)
 from .axes import size as size_of
-from .axes import total, widths_in
 from .graph import Location
 
 FLEXIBLE = "?"
@@ -171,7 +186,7 @@ class Solver:
         left, right = self.resolve(left), self.resolve(right)
         if left == right:
             return
-        if self.size(left) != self.size(right):
+        if self.size(left) != self.size(right) or has_batch(left) != has_batch(right):
             raise Mismatch(left, right)
         if isinstance(left, Width) and isinstance(right, Width):
             self._join(left, right, reason)
@@ -183,8 +198,10 @@ class Solver:
             return
         elif isinstance(left, Sum) or isinstance(right, Sum):
             self._unify_sums(left, right, reason)
-        else:
+        elif isinstance(left, Product) or isinstance(right, Product):
             self._unify_products(left, right, reason)
+        else:
+            raise Mismatch(left, right)
 
     def _flexible(self, axis: Axis) -> bool:
         return isinstance(axis, Width) and axis.name.startswith(FLEXIBLE)

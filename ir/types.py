@@ -47,8 +47,13 @@ class Step:
 
     @staticmethod
     def of(value: float, zero: int = 0) -> Step:
-        """A known step for a whole tensor, rounded to binary32."""
-        value = as_f32(value)
+        """A known step for a whole tensor, rounded to binary32.
+
+        Raises:
+            ValueError: it is not positive, or not a binary32 number.
+        """
+        if not 0 < value < 2.0**128 - 2.0**103 or not (value := as_f32(value)):
+            raise ValueError(f"a step must be a positive binary32 number, found {value}")
         return Step(value=value, zero=zero, known=True, power_of_two=math.frexp(value)[0] == 0.5)
 
     @staticmethod

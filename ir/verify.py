@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import cast
 
-from .axes import widths_in
+from .axes import Axis, has_batch, widths_in
 from .errors import NascError
-from .graph import STORED, Graph, Op
+from .graph import STORED, Attribute, Graph, Op, is_axis
 from .infer import apply_rule
 from .printer import op_text
 from .rules import SPECS, Fault
@@ -16,6 +18,12 @@ from .types import Type
 
 TYPED = "_typed"
 """Set on a graph object whose types `retype` has just computed; it is frozen, so they stay right."""
+
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
+"""What a value or a width may be called."""
+GRAPH_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]*")
+"""What a graph may be called."""
 
 
 class InvalidGraph(NascError):
@@ -37,14 +45,16 @@ def verify(graph: Graph, after: str | None = None) -> None:
     Raises:
         InvalidGraph: with all faults, each at the user's line.
     """
-    faults = [*_header_faults(graph)]
+    typed = hasattr(graph, TYPED)
+    faults = [] if typed else _header_faults(graph)
     known: dict[str, Type] = {}
+    solver = Solver(graph.sizes, ordered=False)
     for entry in graph.inputs:
         if entry.name in known:
             faults.append(f"graph @{graph.name}: error: %{entry.name} is defined twice")
         known[entry.name] = entry.type
     for op in graph.ops:
-        faults += _op_faults(op, known, graph.sizes, typed=hasattr(graph, TYPED))
+        faults += _op_faults(op, known, graph.sizes, solver, typed=typed)
         known.update(zip(op.results, op.types, strict=True))
     faults += [
         f"graph @{graph.name}: error: it returns %{n}, which nothing defines" for n in graph.outputs if n not in known
@@ -53,8 +63,12 @@ def verify(graph: Graph, after: str | None = None) -> None:
         raise InvalidGraph(faults, after)
 
 
-def retype(graph: Graph) -> Graph:
+def retype(graph: Graph, before: Graph | None = None) -> Graph:
     """The graph with the result types of all ops recomputed, and without the widths that no value carries.
+
+    Args:
+        graph: a graph whose result types may be out of date.
+        before: a valid graph that it was made from: ops that stand in both and read the same types keep theirs.
 
     Raises:
         InvalidGraph: an op breaks its rule.
@@ -62,11 +76,15 @@ def retype(graph: Graph) -> Graph:
     known: dict[str, Type] = {i.name: i.type for i in graph.inputs}
     ops: list[Op] = []
     faults: list[str] = []
+    solver = Solver(graph.sizes, ordered=False)
+    same = before is not None and before.widths == graph.widths
+    old, old_types = (before.producers, before.types) if before is not None and same else ({}, {})
     for op in graph.ops:
-        if op.kind in SPECS and op.kind not in STORED:
+        held = old.get(op.name) is op and all(known[n] is old_types[n] for n in op.inputs)
+        if not held and op.kind in SPECS and op.kind not in STORED:
             try:
-                types, op = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes, ordered=False), infer=False)
-                op = replace(op, types=types)
+                types, op = apply_rule(op, [known[n] for n in op.inputs], solver, infer=False)
+                op = op if types == op.types else replace(op, types=types)
             except Fault as fault:
                 faults.append(report(op, fault))
         ops.append(op)
@@ -92,7 +110,13 @@ def _header_faults(graph: Graph) -> list[str]:
     faults: list[str] = []
     seen: set[str] = set()
     used = {w for t in graph.types.values() for axis in t.axes for w in widths_in(axis)}
+    asked = {w for op in graph.ops for _, value in op.attributes for w in _widths_asked(value)}
     place = f"graph @{graph.name}: error:"
+    if not GRAPH_NAME.fullmatch(graph.name):
+        faults.append(f"{place} the graph's name has characters that the text cannot hold")
+    for name in [*(n for n, _ in graph.widths), *graph.types]:
+        if not NAME.fullmatch(name):
+            faults.append(f"{place} the name {name!r} has characters that the text cannot hold")
     for name, size in graph.widths:
         if name in seen:
             faults.append(f"{place} width ${name} is declared twice")
@@ -101,30 +125,42 @@ def _header_faults(graph: Graph) -> list[str]:
             faults.append(f"{place} width ${name} must be at least 1, found {size}")
         if name not in used:
             faults.append(f"{place} width ${name} is declared and no value carries it")
-    for name in sorted(used - seen):
+    for name in sorted((used | asked) - seen):
         faults.append(f"{place} width ${name} is used and not declared")
     if not graph.outputs:
         faults.append(f"{place} it returns nothing")
     return faults
 
 
-def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, typed: bool) -> list[str]:
+def _widths_asked(value: Attribute) -> Iterator[str]:
+    """The widths in an attribute's value."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _widths_asked(item)
+    elif is_axis(value):
+        yield from widths_in(cast(Axis, value))
+
+
+def _op_faults(
+    op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], solver: Solver, *, typed: bool
+) -> list[str]:
     if missing := [n for n in op.inputs if n not in known]:
         return [report(op, Fault(f"it reads %{n}, which nothing before it defines", n)) for n in missing]
     faults = [report(op, Fault(f"%{n} is defined twice")) for n in op.results if n in known]
-    if any(w not in sizes or sizes[w] < 1 for n in op.inputs for a in known[n].axes for w in widths_in(a)):
-        return faults
+    faults += [report(op, fault) for fault in _encoding_faults(op)]
     if op.kind in STORED:
-        return faults + (
-            [report(op, Fault(f"{op.kind} reads nothing, found {len(op.inputs)} operands"))] if op.inputs else []
-        )
-    faults += _step_faults(op)
+        return faults
+    widths = set[str]() if typed else {w for n in op.inputs for axis in known[n].axes for w in widths_in(axis)}
+    if not typed:
+        widths |= {w for _, value in op.attributes for w in _widths_asked(value)}
+    if any(sizes.get(width, 0) < 1 for width in widths):
+        return faults
     if op.kind not in SPECS:
         return faults if op.kind.startswith("aten.") else [*faults, report(op, Fault("there is no such op"))]
     if typed:
         return faults
     try:
-        types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(sizes, ordered=False), infer=False)
+        types, _ = apply_rule(op, [known[n] for n in op.inputs], solver, infer=False)
     except Fault as fault:
         return [*faults, report(op, fault)]
     for name, found, expected in zip(op.results, op.types, types, strict=True):
@@ -133,18 +169,23 @@ def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, t
     return faults
 
 
-def _step_faults(op: Op) -> list[str]:
-    if op.kind != "quantize":
-        return []
-    type = op.type
-    if type.step is None or not type.format.is_int:
-        return [report(op, Fault(f"quantize gives integers with a step, found {type.encoding}"))]
-    zero = type.step.zero
-    if zero is not None and not type.format.low <= zero <= type.format.high:
-        return [
-            report(
-                op,
-                Fault(f"the zero {zero} is outside of {type.format}'s codes {type.format.low} to {type.format.high}"),
-            )
-        ]
-    return []
+def _encoding_faults(op: Op) -> Iterator[Fault]:
+    """What is wrong with how a stored or a quantized value is written."""
+    type, step = op.type, op.type.step
+    if op.kind in STORED:
+        if op.inputs:
+            yield Fault(f"{op.kind} reads nothing, found {len(op.inputs)} operands")
+        if any(map(has_batch, type.axes)):
+            yield Fault(f"a stored tensor cannot have the length of the batch, found {type}")
+        if step is not None and step.zero != 0:
+            yield Fault(f"stored codes are symmetric, their zero is 0; found {type.encoding}")
+        if step is not None and step.axis is not None and step.axis >= type.rank:
+            yield Fault(f"one step per index of axis {step.axis}, found {type.rank} axes")
+    elif op.kind == "quantize":
+        if step is None or not type.format.is_int:
+            yield Fault(f"quantize gives integers with a step, found {type.encoding}")
+        elif step.axis is not None:
+            yield Fault(f"quantize has one step for the whole tensor, found {type.encoding}")
+        elif step.zero is not None and not type.format.low <= step.zero <= type.format.high:
+            low, high = type.format.low, type.format.high
+            yield Fault(f"the zero {step.zero} is outside of {type.format}'s codes {low} to {high}")

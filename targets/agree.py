@@ -22,7 +22,7 @@ class OutputAgreement:
     Args:
         max_difference: largest absolute difference, in units of the reference's largest absolute value.
         sqnr_db: power of the reference over power of the difference, in decibels; infinite where they are equal.
-        top1: share of rows whose largest entry along the last axis is the same; None for outputs of one column.
+        top1: share of rows whose largest entry along the last axis is the same; None for vectors and single columns.
         elements: how many numbers were compared.
     """
 
@@ -89,7 +89,7 @@ def _compare(index: int, expected: NDArray[Any], found: NDArray[Any]) -> OutputA
     largest, difference = float(np.abs(a).max(initial=0)), np.abs(a - b)
     worst = float(np.nan_to_num(difference, nan=np.inf).max(initial=0))
     top1 = None
-    if a.ndim >= 1 and a.shape[-1] > 1 and a.size:
+    if a.ndim >= 2 and a.shape[-1] > 1 and a.size:
         top1 = float((a.argmax(-1) == b.argmax(-1)).mean())
     return OutputAgreement(worst / largest if largest else worst, sqnr_db(a, b), top1, a.size)
 

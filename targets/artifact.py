@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +12,25 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ..ir.files import write_atomically
+
+
+@dataclass(frozen=True, eq=False)
+class Beside:
+    """A tensor that lies in a file beside the model.
+
+    Args:
+        name: its name in the model.
+        element: the code of its element type in the model's format.
+        offset: where it starts in the file, in bytes.
+        array: its content, contiguous.
+    """
+
+    name: str
+    element: int
+    offset: int
+    array: NDArray[Any] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,13 +41,13 @@ class Artifact:
         target: the name of the target it was made for.
         model: the bytes of the model file.
         location: name of the file beside the model that holds its large tensors; empty: there is none.
-        tensors: offset and content of each tensor in that file, in order of offsets.
+        tensors: the tensors in that file, in order of offsets.
     """
 
     target: str
     model: bytes = field(repr=False)
     location: str = ""
-    tensors: tuple[tuple[int, NDArray[Any]], ...] = field(default=(), repr=False)
+    tensors: tuple[Beside, ...] = field(default=(), repr=False)
 
     @cached_property
     def digest(self) -> str:
@@ -48,40 +66,25 @@ class Artifact:
         """Write the tensors beside the model, then the model, each in one step.
 
         Raises:
-            OSError: the place cannot be written to.
+            UsageError: the place cannot be written to.
         """
         path = Path(path)
         if self.location:
-            write(path.with_name(self.location), self._data())
-        write(path, [self.model])
+            write_atomically(path.with_name(self.location), self._write_data)
+        write_atomically(path, self._write_model)
         return path
+
+    def _write_model(self, path: Path) -> None:
+        path.write_bytes(self.model)
+
+    def _write_data(self, path: Path) -> None:
+        with path.open("wb") as stream:
+            stream.writelines(self._data())
 
     def _data(self) -> Iterator[memoryview | bytes]:
         at = 0
-        for offset, array in self.tensors:
-            if offset > at:
-                yield bytes(offset - at)
-            yield np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-            at = offset + array.nbytes
-
-
-def write(path: Path, pieces: Iterator[memoryview | bytes] | list[bytes]) -> None:
-    """Write a file in one step: a reader sees the old content or the new, and a crash leaves no half."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            for piece in pieces:
-                stream.write(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
-        Path(partial).chmod(0o666 & ~_umask())
-        Path(partial).replace(path)
-    except BaseException:
-        Path(partial).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+        for tensor in self.tensors:
+            if tensor.offset > at:
+                yield bytes(tensor.offset - at)
+            yield tensor.array.reshape(-1).view(np.uint8).data
+            at = tensor.offset + tensor.array.nbytes

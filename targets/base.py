@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
@@ -60,6 +60,18 @@ class Signature:
     shape: tuple[int | None, ...]
 
 
+class Bound(Protocol):
+    """A network with its inputs and outputs in place: what a latency meter times."""
+
+    def __call__(self) -> None:
+        """Run, and return when the outputs are there."""
+        ...
+
+    def outputs(self) -> list[Array]:
+        """The outputs of the last call."""
+        ...
+
+
 class Session(Protocol):
     """A network loaded on a target, ready to run."""
 
@@ -73,6 +85,11 @@ class Session(Protocol):
         """What it gives, in order."""
         ...
 
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What its file says of itself."""
+        ...
+
     def run(self, inputs: Inputs) -> list[Array]:
         """The outputs for some inputs.
 
@@ -81,8 +98,8 @@ class Session(Protocol):
         """
         ...
 
-    def bind(self, inputs: Inputs) -> Callable[[], None]:
-        """A call that runs the network on these inputs into buffers made beforehand: what a latency meter times."""
+    def bind(self, inputs: Inputs) -> Bound:
+        """A call that runs the network on these inputs into buffers made beforehand."""
         ...
 
     def placement(self) -> Placement:
@@ -110,16 +127,29 @@ class Target(Protocol):
         """Which layers will run on integer kernels, and what is missing where they will not."""
         ...
 
-    def emit(self, graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None) -> Artifact:
+    def emit(
+        self, graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None, *, location: str = ""
+    ) -> Artifact:
         """The artifact that is deployed.
+
+        Args:
+            graph: a graph with all steps known.
+            weights: its numbers.
+            metadata: what the file is to say of itself, beside nasc's version.
+            location: name of a file beside the model for its large tensors; empty: they stay inside.
 
         Raises:
             NascError: an op that cannot be written, or a step that is not known.
         """
         ...
 
-    def load(self, model: Artifact | Path | bytes, *, threads: int = 1) -> Session:
+    def load(self, model: Artifact | Path | bytes, *, threads: int = 1, placed: bool = False) -> Session:
         """The network, ready to run.
+
+        Args:
+            model: an artifact, a file, or a model's bytes.
+            threads: threads within one op.
+            placed: keep what `placement` needs; costs some milliseconds.
 
         Raises:
             TargetError: the runtime refuses it, or the target is not available.

@@ -5,14 +5,14 @@ Nothing here sees a tensor or runs anything. Lengths are taken for a batch of 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from math import prod
 from typing import Literal
 
-from ..ir import STORED, Graph, Op, Type
+from ..ir import STORED, Axis, Const, Graph, Op, Type
 from ..ir.axes import size
 from ..ir.layers import layers, operand, output_axis
 from .memory import peak_activation_bytes
@@ -170,16 +170,18 @@ MACS: dict[str, Callable[[Graph, Op], int]] = {}
 
 
 def stored_steps(graph: Graph) -> int:
-    """How many steps a file must hold: those of stored tensors and of activations, each a binary32 number.
+    """How many steps a file must hold, each a binary32 number."""
+    return sum(size(axis, graph.sizes) for axis in stored_steps_of(graph))
+
+
+def stored_steps_of(graph: Graph) -> Iterator[Axis]:
+    """The steps a file must hold, those of stored tensors and of activations, as axes with one step per index.
 
     The steps of an `i32` bias are products of two that are counted already.
     """
-    count = 0
     for op in graph.ops:
-        if op.kind not in (*STORED, "quantize") or (step := op.type.step) is None or op.type.format.bits > 16:
-            continue
-        count += 1 if step.axis is None else size(op.type.axes[step.axis], graph.sizes)
-    return count
+        if op.kind in (*STORED, "quantize") and (step := op.type.step) is not None and op.type.format.bits <= 16:
+            yield Const(1) if step.axis is None else op.type.axes[step.axis]
 
 
 def shape(type: Type, sizes: Mapping[str, int]) -> tuple[int, ...]:

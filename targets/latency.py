@@ -163,6 +163,8 @@ class LatencyMeter:
 
     Args:
         budget_s: time for one series, warm-up included. It may be overrun by one round.
+        patience: where other processes take the processor, only the share of the time that the runs get counts against
+            the budget, up to so many times the budget in all.
         width: asked half-width of the interval, relative to its middle.
         margin: relative difference up to which two runs are the SAME.
         confidence: of intervals and verdicts; it holds although the samples are looked at repeatedly.
@@ -176,6 +178,7 @@ class LatencyMeter:
     """
 
     budget_s: float = 10.0
+    patience: float = 4.0
     width: float = 0.01
     margin: float = 0.02
     confidence: float = 0.99
@@ -238,7 +241,9 @@ class LatencyMeter:
             series.prepare(self.block_s, self.budget_s, LOOKS[0])
             while True:
                 series.run_round()
-                over = self.host.wall_s() - began_s >= self.budget_s or series.rounds >= LOOKS[-1]
+                elapsed_s = self.host.wall_s() - began_s
+                spent_s = max(elapsed_s * series.share(), elapsed_s / self.patience)
+                over = spent_s >= self.budget_s or series.rounds >= LOOKS[-1]
                 if not over and series.rounds not in LOOKS:
                     continue
                 load, share = series.load(), LAST_SHARE if over else EARLY_SHARE

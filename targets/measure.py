@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,7 @@ from ..ir.errors import did_you_mean
 from .artifact import Artifact
 from .base import Array, Session, Signature, Target
 from .latency import Latency, LatencyMeter
+from .statistics import Interval
 
 if TYPE_CHECKING:
     from .energy import Energy
@@ -67,7 +68,9 @@ class Measurement:
             if latency.ratio is not None and latency.verdict is not None and latency.reference_s is not None:
                 rows.append(("baseline, median", seconds(latency.reference_s), ""))
                 found = latency.ratio
-                rows.append(("ratio to baseline", f"{found.value:.3f} {latency.verdict.value}", interval(found, plain)))
+                rows.append(
+                    ("ratio to baseline", f"{found.value:.3f} {latency.verdict.value}", interval(found.interval, plain))
+                )
         if (energy := self.energy) and energy.energy_j is not None:
             rows.append(("energy per call", f"{energy.energy_j * 1e3:.4g} mJ", str(energy.grade)))
         return rows
@@ -98,7 +101,7 @@ def plain(value: float) -> str:
     return f"{value:.3f}"
 
 
-def interval(found: Any, show: Any) -> str:
+def interval(found: Interval, show: Callable[[float], str]) -> str:
     """An interval for people."""
     return f"{show(found.low)} to {show(found.high)}"
 

@@ -15,8 +15,8 @@ INTEGER_KERNELS = frozenset({
 """Kernels of ONNX Runtime that multiply integers."""
 
 
-SUFFIX = re.compile(r"_token_[0-9]+$")
-"""What ONNX Runtime puts behind the name of a node that it lays out anew."""
+RENAMED = re.compile(r"^fused |_token_[0-9]+$")
+"""What ONNX Runtime puts before the name of a node that it merges, and behind that of one that it lays out anew."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class LayerPlan:
 Mend = Literal["quantize-result", "quantize-operand", "bias-in-step"]
 """What a legalisation must do about a `Need`.
 
-`quantize-result`: let all who read `value`, the result of `op` or of the clamp behind it, read it through one
+`quantize-result`: let all who read `value`, the result of `op` behind its clamps and moves, read it through one
 quantize. `quantize-operand`: let `op` read its operand `value` through a quantize. `bias-in-step`: store the bias
 `value` of `op` as `i32` codes in the step of its products.
 """
@@ -127,7 +127,7 @@ def check_placement(plan: Plan, placement: Placement) -> Placement:
     nodes: list[Node] = []
     known = {entry.layer for entry in plan.layers}
     for node in placement.nodes:
-        layer = node.name if node.name in known else SUFFIX.sub("", node.name).split("/")[0]
+        layer = node.name if node.name in known else RENAMED.sub("", node.name).split("/")[0]
         nodes.append(replace(node, layer=layer if layer in known else ""))
         kernels.setdefault(layer, []).append(node.kind)
     in_float = {

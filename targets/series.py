@@ -133,10 +133,9 @@ class SeriesOfRounds:
             calls_s.append(max(call_s, 1e-9))
         share_s = 0.8 * budget_s / rounds / len(self.lanes)
         for lane, call_s in zip(self.lanes, calls_s, strict=True):
-            lane.calls = min(max(1, round(block_s / call_s)), MOST_CALLS)
-            lane.lead_in = max(1, lane.calls // 8)
-            if (2 * lane.calls + lane.lead_in) * call_s > share_s:
-                lane.calls, lane.lead_in = 1, 0
+            affordable = int(share_s / call_s * 8 / 17)  # a round is two blocks and a lead-in of an eighth of one
+            lane.calls = max(1, min(round(block_s / call_s), affordable, MOST_CALLS))
+            lane.lead_in = max(1, lane.calls // 8) if share_s >= 3 * call_s else 0
         self.began = self.host.counters()
 
     def run_round(self) -> None:
@@ -155,6 +154,12 @@ class SeriesOfRounds:
         if self.began is None:
             return Load(None, None, None)
         return Load.between(self.began, self.host.counters())
+
+    def share(self) -> float:
+        """What part of the time the runs had a processor, where they compute alone; 1 where that cannot be told."""
+        if not all(lane.computes_alone for lane in self.lanes):
+            return 1.0
+        return min(1.0, sum(lane.thread_s for lane in self.lanes) / sum(lane.wall_s for lane in self.lanes))
 
     def contended(self, load: Load) -> bool:
         """Whether processors were scarce while the rounds ran."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import warnings
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,10 +83,17 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *
 
 
 def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad():
+    with warnings.catch_warnings(), torch.no_grad(), _silenced():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})
+
+
+@contextmanager
+def _silenced() -> Generator[None]:
+    """Keep torch from printing its reports; what counts of them is in the error it raises."""
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        yield
 
 
 def batch_size(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> int:

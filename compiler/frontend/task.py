@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from threading import RLock
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ...ir.errors import UsageError
-from ..data import Batch, Data, Inputs, Rows, add_tensor, apply, as_data, described, seeded, tensors_of
+from ..data import Batch, Data, Inputs, Rows, Stream, add_tensor, apply, as_data, described, seeded, tensors_of
 from ..training import Loss, default_loss
 from ..training_settings import TrainingSettings
 from .user_code import Surroundings, blaming
@@ -47,8 +48,11 @@ class LazyData:
         """The data; a function is called under seed 0, so its random numbers do not depend on who asks first."""
         with self._lock:
             if self._data is None:
-                with blaming(f"{self._name}", self._surroundings), seeded(0):
+                reading = partial(blaming, self._name, self._surroundings)
+                with reading(), seeded(0):
                     data = as_data(_called(self._value), self._name)
+                if isinstance(data, Stream):
+                    data = replace(data, reading=reading)
                 _expect_like(data, self._example, self._name)
                 self._data, self._value = data, None
             return self._data

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ...ir import Op
 from ...ir.rules.pointwise import BINARY, BITWISE, COMPARE, LOGICAL, UNARY
-from ..execution import Frame, kernel, values
+from ..execution import Frame, alike, kernel, values
 from ..weights import container
 
 
@@ -45,18 +45,22 @@ def binary(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     left, right = op.attribute("input"), op.attribute("other")
     operands: list[Any] = [*inputs]
     if left is not None:
-        kept = left if op.kind == "pow" else torch.tensor(left, dtype=inputs[0].dtype, device=inputs[0].device)
-        operands.insert(0, kept)
+        operands.insert(0, left if op.kind == "pow" else like(left, inputs[0]))
     if right is not None:
-        operands.append(right)
+        operands.append(like(right, inputs[0]) if op.kind in ("maximum", "minimum", "fmod", "atan2") else right)
     mode = op.attribute("rounding_mode")
     return getattr(torch, op.kind)(*operands, **({"rounding_mode": mode} if mode else {}))
+
+
+def like(number: Any, tensor: Tensor) -> Tensor:
+    """A number as a tensor of another's kind."""
+    return torch.tensor(number, dtype=tensor.dtype, device=tensor.device)
 
 
 @kernel("prelu")
 def prelu(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     """`x` where positive, else `slope * x`."""
-    return F.prelu(*inputs)
+    return F.prelu(*alike(inputs))
 
 
 @kernel("softmax", "log_softmax")

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeAlias
 
 import torch
 from torch import Tensor
 
-from ...ir import Encoding, NascError, Op, UsageError, parse_encoding
+from ...ir import Encoding, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
 from ..network import Network
 
@@ -113,7 +115,7 @@ class Pass:
             UsageError: an unknown option, a missing one, or a value that cannot be read.
         """
         known: dict[str, Field[Any]] = {f.name: f for f in fields(cls)}  # pyright: ignore[reportArgumentType]
-        hints = typing.get_type_hints(cls)
+        hints = _hints(cls)
         for key in options:
             if key not in known:
                 raise UsageError(f"{cls.name} has no option {key!r}", mend=did_you_mean(key, list(known)))
@@ -145,12 +147,18 @@ class Pass:
         return False
 
 
+@lru_cache(maxsize=64)
+def _hints(cls: type[Pass]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 def option_text(value: Any) -> str:
     """An option's value as text."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return f"[{', '.join(map(str, value))}]" if len(value) != 1 else str(value[0])
+        plain = len(value) == 1 and not str(value[0]).startswith("[")
+        return str(value[0]) if plain else f"[{', '.join(map(str, value))}]"
     return str(value)
 
 
@@ -165,19 +173,51 @@ def read_option(owner: str, key: str, text: str, hint: Any) -> Any:
         return read_option(owner, key, text, next(c for c in choices if c is not type(None)))
     if origin is tuple:
         inner = text[1:-1] if text.startswith("[") and text.endswith("]") else text
-        return tuple(read_option(owner, key, part.strip(), choices[0]) for part in inner.split(",") if part.strip())
+        return tuple(read_option(owner, key, part, choices[0]) for part in split(inner, ",") if part)
     if origin is typing.Literal:
         if text not in choices:
-            raise UsageError(f"{owner}: {key} must be one of {', '.join(choices)}; found {text!r}")
+            raise UsageError(
+                f"{owner}: {key} must be one of {', '.join(choices)}; found {text!r}",
+                mend=did_you_mean(text, list(choices)),
+            )
         return text
     if hint is Encoding:
-        return parse_encoding(text, f"{owner}: {key}")
+        try:
+            return parse_encoding(text, f"{owner}: {key}")
+        except ParseError as error:
+            raise UsageError(error.message) from None
     if hint is bool:
         if text not in ("true", "false"):
             raise UsageError(f"{owner}: {key} must be true or false; found {text!r}")
         return text == "true"
     try:
-        return hint(text)
+        if (value := hint(text)) in (math.inf, -math.inf) or value != value:
+            raise ValueError
+        return value
     except ValueError:
         kind = {"int": "an integer", "float": "a number"}.get(hint.__name__, hint.__name__)
         raise UsageError(f"{owner}: {key} must be {kind}; found {text!r}") from None
+
+
+CLOSING = {"{": "}", "[": "]", "<": ">", "(": ")"}
+
+
+def split(text: str, separator: str) -> Iterator[str]:
+    """The parts of a text between separators that stand outside of all brackets, without blanks around them.
+
+    Raises:
+        UsageError: a bracket is not closed.
+    """
+    depth: list[str] = []
+    start = 0
+    for at, character in enumerate(text):
+        if character in CLOSING:
+            depth.append(CLOSING[character])
+        elif depth and character == depth[-1]:
+            depth.pop()
+        elif character == separator and not depth:
+            yield text[start:at].strip()
+            start = at + 1
+    if depth:
+        raise UsageError(f"pipeline: expected {depth[-1]!r} before the end of {text!r}")
+    yield text[start:].strip()

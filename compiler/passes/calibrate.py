@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...ir import Format, Op, Step, rebuilt
+from ...ir import Format, Op, Step, UsageError, rebuilt
 from ..execution import run
 from ..network import Network
 from ..weights import Recipe, Rounded, tensor_digest
@@ -38,7 +38,8 @@ class Calibrate(Pass):
         percentile: what `percentile` covers, in percent.
 
     Raises:
-        PassError: an input needs a step and there is no data.
+        UsageError: an option makes no sense.
+        PassError: an input needs a step and there is no data, or a step of a legalized bias was forgotten.
 
     Source: Krishnamoorthi, arXiv:1806.08342, section 2; Nagel et al., arXiv:2106.08295, section 2.3 (range setting).
     """
@@ -46,6 +47,12 @@ class Calibrate(Pass):
     method: Method = "mse"
     samples: int = 512
     percentile: float = 99.99
+
+    def __post_init__(self) -> None:
+        if self.samples < 1:
+            raise UsageError(f"calibrate: samples must be at least 1; found {self.samples}")
+        if not 50 < self.percentile <= 100:
+            raise UsageError(f"calibrate: percentile must be above 50 and at most 100; found {self.percentile:g}")
 
     @property
     def needs_data(self) -> bool:
@@ -84,9 +91,11 @@ class Calibrate(Pass):
         if step.known and step.value is not None:
             return Rounded(recipe, format, torch.tensor(step.value), None)
         rows = recipe.tensor.float()
-        rows = rows.reshape(1, -1) if step.axis is None else rows.transpose(0, step.axis).flatten(1)
-        if rows.dim() == 1:
-            rows = rows[:, None]
+        rows = (
+            rows.reshape(1, -1)
+            if step.axis is None
+            else rows.transpose(0, step.axis).reshape(rows.shape[step.axis], -1)
+        )
         found = symmetric_steps(rows, format, mse=self.method == "mse", power_of_two=step.power_of_two)
         return Rounded(recipe, format, found if step.axis is not None else found[0], step.axis)
 
@@ -135,7 +144,8 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         mse: try narrower ranges and keep the one with the smallest squared error.
         power_of_two: only powers of two.
     """
-    largest = rows.abs().amax(dim=1).clamp(min=1e-30)
+    largest = rows.abs().amax(dim=1)
+    largest = torch.where(largest > 0, largest.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
     full = (largest / format.high).to(torch.float32)
     if power_of_two:
         top = torch.ceil(torch.log2(full))
@@ -156,7 +166,7 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
 
 def affine_step(low: float, high: float, format: Format, power_of_two: bool = False) -> Step:
     """The step and zero whose codes reach from `low` to `high`, with 0 exactly on a code."""
-    span = max(high - low, 1e-30)
+    span = max(high - low, 1e-30) if high > low else 1.0
     value = span / (format.high - format.low)
     if power_of_two:
         value = 2.0 ** math.ceil(math.log2(value))
@@ -199,7 +209,7 @@ def observed(network: Network, names: set[str], samples: int, context: Context) 
 
         def observe(name: str, tensor: Tensor) -> None:
             if name in found:
-                found[name].append(thinned(tensor.detach().float().reshape(-1), KEPT // len(batches)))
+                found[name].append(thinned(tensor.detach().float().reshape(-1), max(1, KEPT // len(batches))))
 
         values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
         with torch.no_grad():
@@ -210,7 +220,7 @@ def observed(network: Network, names: set[str], samples: int, context: Context) 
 
 
 def thinned(values: Tensor, limit: int) -> Tensor:
-    """At most `limit` of the values, evenly spread, with the smallest and the largest among them."""
+    """About `limit` of the values, evenly spread, with the smallest and the largest among them."""
     if values.numel() <= limit:
         return values
     chosen = values[:: -(-values.numel() // limit)]
@@ -221,6 +231,12 @@ def _real_key(network: Network, batches: list[tuple[Tensor, ...]]) -> str:
     """What the observed values depend on: the graph without its quantizers, the real weights, the data."""
     graph = network.graph
     weights = [f"{op.name}={network.weights.unrounded(op.name).key}" for op in graph.stored]
-    lines = [f"{op.kind} {op.name} {op.attributes}" for op in graph.ops if op.kind != "quantize"]
+    rounds = {op.name: op.inputs[0] for op in graph.ops if op.kind == "quantize"}
+    reads = [[rounds.get(n, n) for n in op.inputs] for op in graph.ops]
+    lines = [
+        f"{op.kind} {op.name} {inputs} {op.attributes}"
+        for op, inputs in zip(graph.ops, reads, strict=True)
+        if op.kind != "quantize"
+    ]
     data = [tensor_digest(t) for batch in batches for t in batch]
     return "\n".join([*weights, *lines, str(graph.widths), *data])

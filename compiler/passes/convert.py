@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from ...ir import Op, Type, UsageError, format_named, fresh_name, rebuilt, rewired
+from ...ir import SPECS, STORED, Graph, Op, Type, UsageError, format_named, fresh_name, rebuilt, rewired
 from ...ir.formats import Format
 from ..network import Network
 from ..weights import Computed, Recipe, container
@@ -19,6 +20,8 @@ class Convert(Pass):
     """Store weights and compute in `f16` or `bf16`; inputs and outputs of the network keep their format.
 
         graph @g(%x: f32[N, 16])   ==>   %x.f16: f16[N, 16] = cast %x
+
+    Ops without a rule compute as they did, between casts. Layers that read integers give `f32` as before.
 
     Args:
         to: the format.
@@ -44,7 +47,11 @@ class Convert(Pass):
         for entry in graph.inputs:
             if entry.type.format.is_float and entry.type.format != format:
                 names[entry.name] = self._cast(entry.name, entry.type, format, ops, taken)
+        back: dict[str, str] = {}
         for op in graph.ops:
+            if op.kind not in SPECS and op.kind not in STORED:
+                self._apart(op, graph, format, ops, taken, names, back)
+                continue
             if op.name in recipes and op.type.format.is_float and op.type.format != format:
                 recipes[op.name] = stored_as(recipes[op.name], format)
                 op = op.with_type(replace(op.type, format=format))
@@ -56,8 +63,24 @@ class Convert(Pass):
             before, after = graph.types[name], inner.types[name]
             different = before.format != after.format and before.format.is_float
             outputs.append(self._cast(name, after, before.format, ops, taken) if different else name)
-        result = rebuilt(inner, ops, tuple(outputs))
+        result = rebuilt(inner, *without_idle_casts(inner, ops, tuple(outputs)))
         return Network(result, replace(network.weights, recipes=recipes).keep({op.name for op in result.stored}))
+
+    def _apart(
+        self, op: Op, graph: Graph, format: Format, ops: list[Op], taken: set[str], names: dict[str, str],
+        back: dict[str, str],
+    ) -> None:  # fmt: skip
+        """An op without a rule, with its operands in the formats they had and its results in the new one."""
+        given = {i.name for i in graph.inputs}
+        for name in op.inputs:
+            type = graph.types[name]
+            if type.format.is_float and name not in back:
+                back[name] = name if name in given else self._cast(name, type, type.format, ops, taken)
+        ops.append(rewired([op], back)[0])
+        for name, type in zip(op.results, op.types, strict=True):
+            if type.format.is_float and type.format != format:
+                names[name] = self._cast(name, type, format, ops, taken)
+                back[name] = name
 
     @staticmethod
     def _cast(name: str, type: Type, to: Format, ops: list[Op], taken: set[str]) -> str:
@@ -65,6 +88,23 @@ class Convert(Pass):
         taken.add(new)
         ops.append(Op("cast", (new,), (replace(type, format=to),), (name,)))
         return new
+
+
+def without_idle_casts(
+    graph: Graph, ops: Iterable[Op], outputs: tuple[str, ...]
+) -> tuple[tuple[Op, ...], tuple[str, ...]]:
+    """Ops and outputs without the casts of values that have the format already."""
+    known = {i.name: i.type.format for i in graph.inputs}
+    names: dict[str, str] = {}
+    kept: list[Op] = []
+    for op in ops:
+        op = rewired([op], names)[0]
+        if op.kind == "cast" and known[op.inputs[0]] == op.type.format:
+            names[op.name] = op.inputs[0]
+            continue
+        kept.append(op)
+        known.update((name, type.format) for name, type in zip(op.results, op.types, strict=True))
+    return tuple(kept), tuple(names.get(n, n) for n in outputs)
 
 
 def stored_as(recipe: Recipe, format: Format) -> Recipe:

@@ -24,13 +24,19 @@ class FoldBatchNorm(Pass):
 
     with `w' = w * s`, `b' = (b - mean) * s + h`, `s = g / sqrt(var + eps)` per output channel. A batch norm behind
     anything else (a ReLU, a sum) stays, and so does one behind a layer that has other readers, whose weight another
-    layer shares, or that is quantized already.
+    layer shares, or that is quantized already. Of several behind each other all are folded.
 
     Source: Jacob et al., CVPR 2018, section 3.2.
     """
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
+        while (folded := self.once(network)) is not network:
+            network = folded
+        return network
+
+    def once(self, network: Network) -> Network:
+        """The network with the batch norms right behind a layer folded; the same object where there are none."""
         graph, recipes = network.graph, dict(network.weights.recipes)
         names: dict[str, str] = {}
         folded: dict[str, list[Op]] = {}

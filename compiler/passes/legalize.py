@@ -15,6 +15,8 @@ from ..weights import Computed, Recipe, Rounded, along
 from .base import Context, Pass, PassError, register
 
 ACCUMULATOR = format_named("i32")
+LARGEST_BIAS = 1 << 30
+"""What a bias may count at most, so that sums of products still have room in 32 bits."""
 TARGETS = ("onnxruntime:cpu", "onnxruntime:cuda", "onnxruntime:tensorrt")
 
 
@@ -26,7 +28,8 @@ class Legalize(Pass):
         %b: f32[$y] = weight    ==>    %b: i32<per 0>[$y] = weight      step = step of input * step of weight channel
 
     A bias of fewer bits is rounded to its own step first, then to the accumulator's. Layers whose input or weight is
-    real stay as they are. A layer that reads a shared bias keeps it real.
+    real stay as they are. A layer that reads a shared bias keeps it real. Where a channel's weights are so small that
+    its bias would not fit into the accumulator, their step is made larger: beside such a bias they weigh nothing.
 
     Args:
         target: the target to suit.
@@ -50,6 +53,10 @@ class Legalize(Pass):
         types: dict[str, Type] = {}
         for layer in graph.ops:
             if layer.kind in SPECS and SPECS[layer.kind].is_layer and (bias := integer_bias(graph, layer)):
+                weight = fitted(graph, layer, bias, recipes)
+                if weight is None:
+                    continue
+                recipes[layer.inputs[1]] = weight
                 recipes[bias] = accumulated(graph, layer, bias, recipes)
                 types[bias] = replace(graph.types[bias], format=ACCUMULATOR, step=Step.per(0, known=True))
         if not types:
@@ -67,13 +74,27 @@ def integer_bias(graph: Graph, layer: Op) -> str | None:
     bias = operand(layer, "bias")
     if bias is None or graph.readers[bias] != (layer,) or graph.types[bias].format == ACCUMULATOR:
         return None
-    for name in layer.inputs[:2]:
-        type = graph.types[name]
-        if type.step is None or type.format.bits > 8:
-            return None
-        if not type.step.known:
+    if any(not t.quantized or t.format.bits > 8 for t in (graph.types[n] for n in layer.inputs[:2])):
+        return None
+    for name in layer.inputs[:3]:
+        step = graph.types[name].step
+        if step is not None and not step.known:
             raise PassError(f"%{name} has no step yet", op=layer, mend="Put `calibrate` before `legalize`.")
     return bias
+
+
+def fitted(graph: Graph, layer: Op, bias: str, recipes: dict[str, Recipe]) -> Rounded | None:
+    """The layer's weight with steps for which its bias fits into the accumulator; None where they cannot be had."""
+    step, weight = graph.types[layer.inputs[0]].step, recipes[layer.inputs[1]]
+    assert step is not None and step.value is not None and isinstance(weight, Rounded)
+    own = recipes[bias]
+    real = own.real if isinstance(own, Rounded) else own.tensor
+    least = (real.abs().double() / (step.value * LARGEST_BIAS)).to(torch.float32)
+    if bool((least <= weight.steps).all()):
+        return weight
+    if weight.axis is None or graph.readers[layer.inputs[1]] != (layer,):
+        return None
+    return Rounded(weight.source, weight.format, torch.maximum(weight.steps, least), weight.axis)
 
 
 def _times(steps: Tensor) -> Callable[[Tensor], Tensor]:

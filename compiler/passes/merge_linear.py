@@ -42,7 +42,10 @@ def mergeable(graph: Graph, second: Op) -> tuple[Op, Op] | None:
         return None
     for layer in (first, second):
         for name in layer.inputs[1:]:
-            if graph.producers[name].kind != "weight" or graph.readers[name] != (layer,) or graph.types[name].quantized:
+            maker = graph.producers.get(name)
+            if maker is None or maker.kind != "weight":
+                return None
+            if graph.readers[name] != (layer,) or graph.types[name].quantized:
                 return None
     (middle, into), (out, _) = graph.types[first.inputs[1]].axes, graph.types[second.inputs[1]].axes
     i, m, o = (size(a, graph.sizes) for a in (into, middle, out))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
+
 from ...ir import (
     SPECS,
     Encoding,
@@ -18,7 +20,7 @@ from ...ir import (
     rebuilt,
 )  # fmt: skip
 from ..network import Network
-from ..weights import Store
+from ..weights import Recipe, Rounded
 from .base import Context, Pass, PassError, register
 
 MOVERS = ("reshape", "permute", "max_pool1d", "max_pool2d", "max_pool3d")
@@ -37,9 +39,10 @@ class Quantize(Pass):
 
     Steps are unknown (`?`) until `calibrate` finds them. Weights have one step per output channel, inputs and biases
     one per tensor. Signed formats are symmetric; unsigned ones may have any zero. `i8<2^?>` asks for a step that is a
-    power of two (fixed point), `i8<2^-6>` for just this one. Equal quantized inputs are shared; an input that arrives
-    through reshapes, permutations or maximum pools is rounded before them. What is left out stays as it is, and a later
-    `quantize` of the same layer overrides an earlier one.
+    power of two (fixed point), `i8<2^-6>` for just this one, which holds for the whole tensor and rounds at once. Equal
+    quantized inputs are shared; an input that arrives through reshapes, permutations or maximum pools is rounded before
+    them. What is left out stays as it is, and a later `quantize` of the same layer overrides an earlier one. A weight
+    that serves several layers is one tensor, so it is stored in few bits for all of them.
 
     Args:
         layers: names of layers, patterns (`fc*`) or kinds (`linear`).
@@ -49,7 +52,7 @@ class Quantize(Pass):
 
     Raises:
         UsageError: no layer matches, or a format is not an integer.
-        PassError: two chosen layers share a weight, or a tensor is not stored.
+        PassError: a weight or bias is computed, or belongs to a legalized layer.
 
     Source: uniform affine quantization as in Jacob et al., CVPR 2018, section 2.
     """
@@ -64,8 +67,16 @@ class Quantize(Pass):
             encoding: Encoding | None = getattr(self, name)
             if encoding is not None and (not encoding.format.is_int or encoding.format.bits > 16):
                 raise UsageError(f"quantize: {name} must be an integer format of 2 to 16 bits; found {encoding}")
-        if self.weights and not self.weights.format.signed:
-            raise UsageError(f"quantize: weights must be signed, i2 to i16; found {self.weights}")
+            step = encoding.step if encoding is not None else None
+            if step is not None and step.axis is not None:
+                raise UsageError(
+                    f"quantize: {name} cannot name an axis for its steps; found {encoding}",
+                    mend="Weights have one step per output channel by themselves, all else one per tensor.",
+                )
+            if name != "activations" and step is not None and step.zero != 0:
+                raise UsageError(f"quantize: {name} are symmetric, their zero is 0; found {encoding}")
+            if name != "activations" and encoding is not None and not encoding.format.signed:
+                raise UsageError(f"quantize: {name} must be signed, i2 to i16; found {encoding}")
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
@@ -77,6 +88,8 @@ class Quantize(Pass):
                 assert name is not None and axis is not None
                 stored[name] = weight_type(graph, layer, name, self.weights, axis)
             if self.biases and (bias := operand(layer, "bias")):
+                if graph.types[bias].format.bits > 16 and graph.types[bias].quantized:
+                    raise PassError("it is legalized already", op=layer, mend="Put `quantize` before `legalize`.")
                 stored[bias] = weight_type(graph, layer, bias, self.biases, None)
         graph = replace(
             graph, ops=tuple(op.with_type(stored[op.name]) if op.name in stored else op for op in graph.ops)
@@ -84,15 +97,22 @@ class Quantize(Pass):
         if self.activations:
             for name in [op.name for op in chosen_layers(graph, self.layers)]:
                 graph = read_through(graph, name, activation(self.activations))
-        weights = Store({**network.weights.recipes, **{n: network.weights.unrounded(n) for n in stored}})
-        return Network(rebuilt(graph, graph.ops), weights)
+        recipes = {name: as_typed(network.weights.unrounded(name), type) for name, type in stored.items()}
+        return Network(rebuilt(network.graph, graph.ops), network.weights.with_recipes(recipes))
+
+
+def as_typed(recipe: Recipe, type: Type) -> Recipe:
+    """Real numbers as a type stores them: codes where its step is known."""
+    if type.step is None or type.step.value is None:
+        return recipe
+    return Rounded(recipe, type.format, torch.tensor(type.step.value), None)
 
 
 def weight_type(graph: Graph, layer: Op, name: str, encoding: Encoding, axis: int | None) -> Type:
     """The type of a stored tensor in an integer format, its step unknown unless the format names it.
 
     Raises:
-        PassError: the tensor is computed, or shared by layers.
+        PassError: the tensor is computed.
     """
     if name not in graph.producers or graph.producers[name].kind != "weight":
         raise PassError(f"%{name} is not a stored weight", op=layer)
@@ -100,8 +120,6 @@ def weight_type(graph: Graph, layer: Op, name: str, encoding: Encoding, axis: in
     if not step.known:
         power = step.power_of_two
         step = Step(power_of_two=power) if axis is None else Step.per(axis, known=False, power_of_two=power)
-    if step.zero != 0:
-        raise UsageError(f"quantize: weights and biases are symmetric, their zero is 0; found {encoding}")
     return replace(graph.types[name], format=encoding.format, step=step)
 
 
@@ -128,11 +146,9 @@ def read_through(graph: Graph, name: str, encoding: Encoding) -> Graph:
     for reader in graph.readers[value]:
         if reader.kind == "quantize" and reader.type == wanted:
             return _rewire(graph, chain[-1], reader.name, None)
-    taken = set(graph.types)
     if old is not None and old.kind == "quantize" and graph.readers[old.name] == (chain[-1],):
-        taken -= {old.name}
         return replace(graph, ops=tuple(op.with_type(wanted) if op is old else op for op in graph.ops))
-    new = Op("quantize", (fresh_name(f"{value}.q", taken),), (wanted,), (value,))
+    new = Op("quantize", (fresh_name(f"{value}.q", graph.types),), (wanted,), (value,))
     return _rewire(graph, chain[-1], new.name, new)
 
 
@@ -141,14 +157,15 @@ def _moves(graph: Graph, op: Op) -> bool:
 
 
 def _rewire(graph: Graph, reader: Op, value: str, new: Op | None) -> Graph:
-    ops: list[Op] = []
-    for op in graph.ops:
-        if op is reader:
-            if new is not None:
-                ops.append(new)
-            ops.append(replace(op, inputs=(value, *op.inputs[1:])))
-        else:
-            ops.append(op)
+    """The graph with `reader` reading `value`; a new `quantize` comes right behind what it rounds and behind others of
+    it, so that all that may share it stands after it."""
+    ops = [replace(op, inputs=(value, *op.inputs[1:])) if op is reader else op for op in graph.ops]
+    if new is not None:
+        source = new.inputs[0]
+        at = next((i + 1 for i, op in enumerate(ops) if source in op.results), 0)
+        while ops[at].kind == "quantize" and ops[at].inputs[0] == source:
+            at += 1
+        ops.insert(at, new)
     return retyped_movers(replace(graph, ops=tuple(ops)))
 
 

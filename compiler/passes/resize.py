@@ -9,10 +9,10 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ...ir import Graph, Step, UsageError, ordered_graph, rebuilt, width_named, widths_in
+from ...ir import Graph, Op, UsageError, ordered_graph, retype, width_named, widths_in
 from ..network import Network
 from ..resizing import Importance, Policy, channel_scores, gathered, ordered_sizes
-from ..resizing.gather import Growing
+from ..resizing.gather import Growing, growth_of
 from ..resizing.importance import scored
 from ..weights import Store
 from .base import Context, Pass, PassError, read_option, register
@@ -25,20 +25,21 @@ class Resize(Pass):
 
     Narrowing keeps the most important channels of a width, in their order, summed over every layer that carries it.
     Growing copies channels and divides what sums over them by the number of copies, so that the network's function
-    stays (Net2WiderNet); where a statistic runs along the width (layer norm, softmax, mean) it stays for whole
-    multiples and nearly so for other sizes. `grow=initialise` draws new channels afresh instead.
+    stays (Net2WiderNet). Where a statistic runs along the width (layer norm, softmax, mean) it stays for whole
+    multiples; other sizes are refused, for the function would stay only nearly. `grow=nearly` makes copies all the
+    same, and `grow=initialise` draws new channels afresh.
 
     Args:
         sizes: the new sizes, by the name of a width or of a layer whose output it is.
         importance: see `resizing.importance.channel_scores`; `taylor` needs data.
-        grow: `net2net`, or `initialise` (new weights from a normal distribution with the old ones' deviation).
-        noise: with `net2net`, the deviation of noise on copies, relative to the weight's own; breaks their symmetry.
+        grow: `net2net`, `nearly`, or `initialise` (a normal distribution with the old weights' deviation).
+        noise: with copies, the deviation of noise on copies, relative to the weight's own; breaks their symmetry.
         multiple: sizes are rounded to the nearest multiple of this, at least one of it.
 
     Raises:
         UsageError: no width or layer has that name, or it is frozen.
-        PassError: integer weights would have to grow, batch-norm importance is asked for and none is left, or Taylor
-            importance and there is no data.
+        PassError: the network is legalized, integer weights would have to grow, copies would change the function,
+            batch-norm importance is asked for and none is left, or Taylor importance and there is no data.
 
     Source: Chen, Goodfellow, Shlens, Net2Net, ICLR 2016; Li et al., Pruning Filters for Efficient ConvNets, ICLR 2017.
     """
@@ -87,15 +88,38 @@ class Resize(Pass):
             exact = ordered_sizes(graph, ordered, wanted)
             if exact is not None:
                 graph, sizes = ordered, {w: n for w, n in exact.items() if n != ordered.sizes[w]}
-        for op in graph.stored:
-            grows = any(sizes.get(w, 0) > graph.sizes[w] for a in op.type.axes for w in widths_in(a))
-            if op.type.quantized and grows:
-                raise PassError("integer weights cannot grow", op=op, mend="Put `resize` before `quantize`.")
+        self.check(network, graph, sizes)
         maps = {w: self.index_map(network, graph, w, n, context) for w, n in sizes.items()}
         recipes = gathered(network, graph, maps, Policy(self.grow, self.noise, context.seed))
         store = network.weights.with_recipes(recipes)
         unrounded = {op.name: store.unrounded(op.name) for op in network.graph.stored if op.type.quantized}
         return Network(without_steps(network.graph.with_sizes(wanted)), Store({**store.recipes, **unrounded}))
+
+    def check(self, network: Network, graph: Graph, sizes: Mapping[str, int]) -> None:
+        """Refuse what would change numbers without a word.
+
+        Raises:
+            PassError: see `Resize`.
+        """
+        growing = {w: n for w, n in sizes.items() if n > graph.sizes[w]}
+        for op in graph.stored:
+            if op.type.quantized and op.type.format.bits > 16:
+                raise PassError("it counts in an accumulator's step", op=op, mend="Put `resize` before `legalize`.")
+            if op.type.quantized and any(w in growing for a in op.type.axes for w in widths_in(a)):
+                raise PassError("integer weights cannot grow", op=op, mend="Put `resize` before `quantize`.")
+        if self.grow != "net2net" or not growing:
+            return
+        how = growth_of(network, graph)
+        for width, n in growing.items():
+            exactness, old = how.exactness(width), graph.sizes[width]
+            if exactness == "any" or (exactness == "multiples" and n % old == 0):
+                continue
+            mend = f"Grow it by whole multiples of {old}, or" if exactness == "multiples" else "Leave it as it is, or"
+            raise PassError(
+                f"copies of the channels of ${width} would change the network's function",
+                op=how.why(width),
+                mend=f"{mend} say grow=nearly (the function stays nearly) or grow=initialise (new channels are drawn).",
+            )
 
     def wanted(self, graph: Graph) -> dict[str, int]:
         """The sizes asked for by width, without those that a width has already.
@@ -134,9 +158,10 @@ def carried(graph: Graph, width: str) -> bool:
 
 def without_steps(graph: Graph) -> Graph:
     """The graph with all steps unknown again, its types computed anew."""
-    ops = [replace(op, types=tuple(replace(t, step=_forgotten(t.step)) for t in op.types)) for op in graph.ops]
-    return rebuilt(graph, ops)
+    return retype(replace(graph, ops=tuple(map(_forgetting, graph.ops))))
 
 
-def _forgotten(step: Step | None) -> Step | None:
-    return step.forget() if step else None
+def _forgetting(op: Op) -> Op:
+    if not any(t.quantized for t in op.types):
+        return op
+    return replace(op, types=tuple(replace(t, step=t.step.forget() if t.step else None) for t in op.types))

@@ -17,7 +17,7 @@ from ..network import Network
 from ..weights import Computed, Recipe
 from .terms import gather_index, owners
 
-Growing = Literal["net2net", "initialise"]
+Growing = Literal["net2net", "nearly", "initialise"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Policy:
     """What to do about channels that a network did not have.
 
     Args:
-        grow: `net2net`: copies are divided so that the function stays; `initialise`: new entries are drawn afresh.
+        grow: `net2net` and `nearly`: copies are divided so that the function stays; `initialise`: new entries are drawn.
         noise: deviation of noise on copies, relative to the weight's own.
         seed: for noise and new entries.
     """
@@ -45,7 +45,7 @@ def gathered(network: Network, graph: Graph, maps: Mapping[str, Tensor], policy:
         policy: what to do about new channels.
     """
     copied = {w for w, m in maps.items() if bool((copies(m, graph.sizes[w]) > 1).any())}
-    how = growth_of(network, graph) if copied and policy.grow == "net2net" else Growth()
+    how = growth_of(network, graph) if copied and policy.grow != "initialise" else Growth()
     recipes: dict[str, Recipe] = {}
     for op in graph.stored:
         touched = [i for i, axis in enumerate(op.type.axes) if any(w in maps for w in widths_in(axis))]
@@ -114,7 +114,7 @@ def gathered_tensor(
     for axes, factor in (divisor or {}).items():
         digest.update(str(axes).encode() + factor.numpy().tobytes())
     drawn = policy.noise > 0 or any(bool((v < 0).any()) for v in indices.values())
-    what = f"gather {sorted(indices)} {digest.hexdigest()}"
+    what = f"gather {[(axis, len(index)) for axis, index in indices.items()]} {digest.hexdigest()}"
     if drawn:
         what += f" {policy.grow} {policy.noise} {policy.seed} {op.name}"
 
@@ -151,8 +151,8 @@ def with_new(op: Op, tensor: Tensor, result: Tensor, indices: Mapping[int, Tenso
         copied = copied | (copies(index, tensor.shape[axis])[index.clamp(min=0)] > 1).reshape(shape)
     random = generator(policy.seed, "resize", op.name)
     if policy.noise and op.kind == "weight" and tensor.dim() > 1:
-        noise = torch.randn(result.shape, generator=random) * policy.noise * tensor.std()
-        result = torch.where(copied, result + noise.to(result.dtype), result)
+        noise = torch.randn(result.shape, generator=random) * policy.noise * tensor.std(correction=0)
+        result = torch.where(copied & ~fresh, result + noise.to(result.dtype), result)
     if bool(fresh.any()):
         result = torch.where(fresh, initial(tensor, result, random), result)
     return result.contiguous()
@@ -161,5 +161,5 @@ def with_new(op: Op, tensor: Tensor, result: Tensor, indices: Mapping[int, Tenso
 def initial(tensor: Tensor, result: Tensor, random: torch.Generator) -> Tensor:
     """New entries: normal with the old ones' deviation for weights, the old mean for vectors (biases, statistics)."""
     if tensor.dim() > 1:
-        return (torch.randn(result.shape, generator=random) * tensor.std()).to(result.dtype)
+        return (torch.randn(result.shape, generator=random) * tensor.std(correction=0)).to(result.dtype)
     return tensor.mean().expand(result.shape).to(result.dtype)

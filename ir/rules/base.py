@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import cast
 
 from ..axes import Axes, Axis, Const, Product, has_batch, polynomial, product, size
 from ..errors import NascError
 from ..formats import BOOL, F32, FLOATS, I64, Format
 from ..graph import Attribute, Op, canonical, is_axis
+from ..printer import attribute_text
 from ..solver import Mismatch, Reason, Solver
 from ..types import Encoding, Type
 
@@ -63,11 +65,16 @@ class Spec:
         """Whether the op multiplies its input with a weight."""
         return self.weight_axis is not None
 
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The position of each operand, by its plain name."""
+        return {name.rstrip("?*"): i for i, name in enumerate(self.operands)}
+
     def index(self, operand: str) -> int:
         """The position of an operand, by its plain name."""
-        return next(i for i, name in enumerate(self.operands) if name.rstrip("?*") == operand)
+        return self.positions[operand]
 
-    @property
+    @cached_property
     def arity(self) -> tuple[int, int | None]:
         """The least and the greatest number of operands (None: no limit)."""
         least = sum(not name.endswith(("?", "*")) for name in self.operands)
@@ -163,7 +170,7 @@ class Site:
     def integer(self, name: str) -> int:
         """An integer attribute."""
         if not isinstance(value := self.attribute(name), int):
-            raise Fault(f"attribute {name} must be an integer, found {value!r}")
+            raise Fault(f"attribute {name} must be an integer, found {attribute_text(value)}")
         return value
 
     def integers(self, name: str, length: int | None = None) -> tuple[int, ...]:
@@ -173,7 +180,7 @@ class Site:
             return (value,) * length
         found = value if isinstance(value, tuple) else ()
         if not isinstance(value, tuple) or not all(isinstance(v, int) for v in found):
-            raise Fault(f"attribute {name} must be a list of integers, found {value!r}")
+            raise Fault(f"attribute {name} must be a list of integers, found {attribute_text(value)}")
         if length is not None and len(found) == 1:
             found = found * length
         if length is not None and len(found) != length:
@@ -188,7 +195,7 @@ class Site:
         """A list of size attributes as axis terms."""
         value = self.attribute(name)
         if not isinstance(value, tuple):
-            raise Fault(f"attribute {name} must be a list of sizes, found {value!r}")
+            raise Fault(f"attribute {name} must be a list of sizes, found {attribute_text(value)}")
         return tuple(self._as_term(v, name) for v in value)
 
     def _as_term(self, value: Attribute, name: str) -> Axis:
@@ -198,7 +205,7 @@ class Site:
                 return product(self.fresh(t.value) if isinstance(t, Const) else t for t in axis.terms)
             return axis
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise Fault(f"attribute {name} must hold sizes, found {value!r}")
+            raise Fault(f"attribute {name} must hold sizes, found {attribute_text(value)}")
         return self.solver.fresh(value) if self.infers and value > 1 else Const(value)
 
     def put(self, name: str, value: Attribute) -> None:
@@ -268,7 +275,8 @@ class Site:
     def show(self, axis: Axis) -> str:
         """A term with its size: `$stem = 24`, `$a*64 = 1024`, `16`."""
         resolved = self.solver.resolve(axis)
-        return str(resolved) if isinstance(resolved, Const) else f"{resolved} = {self.solver.shown_size(resolved)}"
+        plain = isinstance(resolved, Const) or has_batch(resolved)
+        return str(resolved) if plain else f"{resolved} = {self.solver.shown_size(resolved)}"
 
     def _value(self, operand: str) -> str:
         return self.op.inputs[self.spec.index(operand)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..axes import Axes, Axis, Const, product
+from ..axes import ONE, Axes, Axis, Const, product
 from .base import REQUIRED, Fault, Site, op
 from .shapes import moved
 
@@ -14,7 +14,9 @@ CHANNELS = "{input} has {left} channels, {weight} expects {right}"
 @op("linear", "input", "weight", "bias?", weight_axis=0, input_axis=1)
 def linear(site: Site) -> Sequence[Axes]:
     """`y[..., o] = sum_i x[..., i] w[o, i] + b[o]`."""
-    *lead, features = site.axes("input")
+    if not (axes := site.axes("input")):
+        raise Fault("the input has no axes, expected at least 1")
+    *lead, features = axes
     out, into = site.axes("weight", 2)
     site.unify(features, into, "{input} has {left} features, {weight} expects {right}")
     bias_follows(site, out)
@@ -31,7 +33,11 @@ def convolution(site: Site, spatial: int) -> Sequence[Axes]:
     else:
         if site.size(out) % site.size(groups) or site.size(channels) % site.size(groups):
             raise Fault(f"{site.size(groups)} groups must divide {site.show(channels)} and {site.show(out)} channels")
-        each = site.fresh(site.size(out) // site.size(groups))
+        depthwise = site.infers and site.size(per_group) == 1
+        if depthwise:
+            site.fixed(per_group, "a depthwise filter reads one channel")
+        multiple = site.size(out) // site.size(groups)
+        each = ONE if depthwise and multiple == 1 else site.fresh(multiple)
         site.unify(channels, product([groups, per_group]), CHANNELS + " in {right} over all groups")
         site.unify(out, product([groups, each]), "{weight} has {left} outputs, the groups need {right}")
     site.put("groups", groups)
@@ -129,6 +135,14 @@ def window(site: Site, space: Sequence[Axis], kernel: Sequence[int], *, ceil: bo
     rank = len(space)
     stride, padding = site.integers("stride", rank), site.integers("padding", rank)
     dilation = site.integers("dilation", rank) if "dilation" in site.spec.attributes else (1,) * rank
+    for name, values, least in (
+        ("kernel", kernel, 1),
+        ("stride", stride, 1),
+        ("padding", padding, 0),
+        ("dilation", dilation, 1),
+    ):
+        if min(values) < least:
+            raise Fault(f"{name} must be at least {least}, found {list(values)}")
     lengths: list[Axis] = []
     for axis, k, s, p, d in zip(space, kernel, stride, padding, dilation, strict=True):
         if not isinstance(axis, Const) and s == 1 and 2 * p == d * (k - 1) and site.by_size():
@@ -177,4 +191,8 @@ for _n in (1, 2, 3):
     def adaptive_avg_pool(site: Site, spatial: int = _n) -> Sequence[Axes]:
         """Means over as many windows as asked for."""
         (*lead,) = site.axes("input")
+        if len(lead) < spatial + 1:
+            raise Fault(f"the input has {len(lead)} axes, expected at least {spatial + 1}")
+        for axis in lead[-spatial:]:
+            site.fixed(axis, "windows are laid along it")
         return [(*lead[:-spatial], *(Const(s) for s in site.integers("output_size", spatial)))]

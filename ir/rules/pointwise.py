@@ -174,6 +174,8 @@ def full(site: Site) -> Sequence[Axes]:
 def prelu(site: Site) -> Sequence[Axes]:
     """`x` where positive, else `slope * x`, with one slope or one per channel (axis 1)."""
     axes = site.axes("input")
+    if len(axes) < 2:
+        raise Fault(f"the input has {len(axes)} axes, expected at least 2")
     (slopes,) = site.axes("weight", 1)
     if site.size(slopes) != 1:
         site.unify(axes[1], slopes, "{input} has {left} channels, {weight} has {right} slopes")

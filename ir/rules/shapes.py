@@ -26,6 +26,11 @@ def axis_at(site: Site, axes: Axes, name: str = "dim") -> int:
 def reshape(site: Site) -> Sequence[Axes]:
     """The same elements in row-major order under another shape; `shape` has one term per axis of the result."""
     source, target = site.axes("input"), list(site.terms("shape"))
+    if not site.infers:
+        have, want = product(source), product(target)
+        if not site.alike(have, want):
+            raise Fault(f"the input's elements are {site.show(have)}, the shape asks for {site.show(want)}")
+        return [tuple(target)]
     for have, want in groups(site, source, target):
         wide = [i for i in want if target[i] != ONE]
         if len(wide) == 1:
@@ -36,10 +41,7 @@ def reshape(site: Site) -> Sequence[Axes]:
                 product(target[i] for i in want),
                 "{input} has {left} elements where the shape asks for {right}",
             )
-    asked = site.attribute("shape")
     axes = tuple(map(site.solver.resolve, target))
-    if not site.infers and not all(map(site.alike, axes, site.terms("shape"))):
-        raise Fault(f"the input's elements give [{', '.join(map(str, axes))}], the shape asks for {asked}")
     site.put("shape", axes)
     return [axes]
 

@@ -17,7 +17,7 @@ from ...ir import SPECS, Graph, Op, Type
 CLAMPS = ("relu", "relu6", "hardtanh", "clamp")
 
 MOVES = ("max_pool1d", "max_pool2d", "max_pool3d", "reshape", "permute")
-"""Ops that give some of the values they read, for which clamping before or after is the same."""
+"""Ops that give some of the values they read, for which clamping before or after is the same; codes stay codes."""
 
 
 def folded(graph: Graph) -> frozenset[str]:
@@ -25,8 +25,9 @@ def folded(graph: Graph) -> frozenset[str]:
     absorbing: set[str] = set()
     found: set[str] = set()
     for op in reversed(graph.ops):
-        if op.kind == "quantize" and op.type.step is not None and op.type.step.axis is None:
-            absorbing.add(op.name)
+        if op.kind == "quantize":
+            if op.type.format.bits <= 8 and op.type.step is not None and op.type.step.axis is None:
+                absorbing.add(op.name)
         elif op.kind in (*CLAMPS, *MOVES) and op.name not in graph.outputs:
             readers = graph.readers.get(op.name, ())
             clamp = op.kind in CLAMPS
@@ -37,7 +38,16 @@ def folded(graph: Graph) -> frozenset[str]:
     return frozenset(found)
 
 
-def bounds_before(graph: Graph, quantize: Op, folded: frozenset[str]) -> tuple[int, int]:
+def source(graph: Graph, name: str, folded: frozenset[str] = frozenset()) -> Type:
+    """The type of a value, or of the quantized one that it merely rearranges (or clamps, by a folded clamp)."""
+    type = graph.types[name]
+    op = graph.producers.get(name)
+    if type.step is None and op is not None and (op.kind in MOVES or name in folded):
+        return source(graph, op.inputs[0], folded)
+    return type
+
+
+def code_bounds(graph: Graph, quantize: Op, folded: frozenset[str]) -> tuple[int, int]:
     """The least and the greatest code that a quantize gives, by its format and by the folded clamps before it."""
     type = quantize.type
     low, high = type.format.low, type.format.high

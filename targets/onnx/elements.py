@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 import ml_dtypes
@@ -36,7 +35,9 @@ _CONTAINERS: dict[tuple[int, bool], tuple[int, Any]] = {
 }
 
 
-@lru_cache(maxsize=64)
+_FOUND: dict[str, tuple[int, np.dtype[Any]]] = {}
+
+
 def element(format: Format) -> tuple[int, np.dtype[Any]]:
     """The `TensorProto` element type that holds values of `format`, and its numpy dtype.
 
@@ -46,11 +47,13 @@ def element(format: Format) -> tuple[int, np.dtype[Any]]:
     Raises:
         NascError: ONNX has no container for the format.
     """
-    if found := _EXACT.get(format):
-        return found[0], np.dtype(found[1])
+    if (found := _FOUND.get(format.name)) is not None:
+        return found
+    if exact := _EXACT.get(format):
+        return _FOUND.setdefault(format.name, (exact[0], np.dtype(exact[1])))
     if format.is_int and format.bits <= 16:
         code, dtype = _CONTAINERS[8 if format.bits <= 8 else 16, format.signed]
-        return code, np.dtype(dtype)
+        return _FOUND.setdefault(format.name, (code, np.dtype(dtype)))
     raise NascError(f"ONNX has no container for values of format {format}", mend="Convert the value to another format.")
 
 

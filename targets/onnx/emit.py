@@ -7,34 +7,40 @@ from functools import lru_cache
 
 import onnx
 
-from ...ir import STORED, Axis, Const, Graph, Op, Type, Weights
+from ...ir import STORED, Axis, Const, Graph, Op, Type, UsageError, Weights
 from ...ir.axes import has_batch, size, substitute
 from ...ir.formats import F32
 from . import layers, norms, pointwise, pools, quantize, shapes
 from .elements import element
 from .external import External
 from .registry import EMITTERS, EmissionError, Emitter
+from .style import ONNXRUNTIME, Recoded, Style, recoded
 from .writer import Writer
 
 FAMILIES = (layers, norms, pointwise, pools, quantize, shapes)
 """The modules whose import declares the emitters."""
 
-OPSET = 21
-"""The opset written unless another is asked for: the first with 16-bit and 4-bit QuantizeLinear, and the last that the
-integer fusions of ONNX Runtime 1.22 to 1.31 know for every op (`docs/onnxruntime.md`)."""
+OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
+"""Opsets whose ops mean what the emitters write, with the version of the file format that came with each."""
 
-OPSETS = (21, 22, 23)
-"""Opsets whose ops mean what the emitters write."""
 
-_IR_VERSIONS = {21: 10, 22: 10, 23: 11}
+def opset_for(graph: Graph) -> int:
+    """The opset that serves a graph best: 20, or 21 where a quantized value has more than 8 bits.
+
+    From opset 21 on ONNX Runtime 1.31 refuses some models with signed 8-bit values (`docs/onnxruntime.md`); below it,
+    QuantizeLinear knows no 16-bit integers.
+    """
+    wide = any(t.step is not None and 8 < t.format.bits <= 16 for t in graph.types.values())
+    return 21 if wide else 20
 
 
 def emit(
     graph: Graph,
     weights: Weights,
     *,
-    opset: int = OPSET,
+    opset: int | None = None,
     metadata: Mapping[str, str] | None = None,
+    style: Style = ONNXRUNTIME,
     external: External | None = None,
     custom: Mapping[str, Emitter] | None = None,
 ) -> onnx.ModelProto:
@@ -45,15 +51,22 @@ def emit(
     Args:
         graph: a verified graph; all steps known.
         weights: the numbers of its stored values.
-        opset: version of the operator set.
+        opset: version of the operator set; None: what `opset_for` says.
         metadata: what to write into `metadata_props`, beside nasc's version.
+        style: how the runtime wants quantized values written.
         external: collects large tensors for a file beside the model, in place of the model itself.
         custom: emitters of op kinds that have none here, `aten.*` among them; they come before the built-in ones.
 
     Raises:
         EmissionError: an op that cannot be written, or a step that is not known, at the user's line.
+        UsageError: an opset that emission does not know.
     """
-    writer = Writer(graph, weights, external)
+    opset = opset_for(graph) if opset is None else opset
+    if opset not in OPSETS:
+        raise UsageError(f"emission knows the opsets {', '.join(map(str, OPSETS))}, found {opset}")
+    if style.unsigned and (moved := recoded(graph)) is not graph:
+        graph, weights = moved, Recoded(weights, graph)
+    writer = Writer(graph, weights, style, external)
     for entry in graph.inputs:
         _declare(writer.proto.input.add(name=entry.name), entry.type, graph.sizes)
     for op in graph.ops:
@@ -65,10 +78,10 @@ def emit(
     for name in graph.outputs:
         _output(writer, name)
     model = onnx.ModelProto(
-        ir_version=_IR_VERSIONS[opset], producer_name="nasc", producer_version=version(), graph=writer.proto
+        ir_version=OPSETS[opset], producer_name="nasc", producer_version=version(), graph=writer.proto
     )
     model.opset_import.add(domain="", version=opset)
-    for key, value in {"nasc.version": version(), **(metadata or {})}.items():
+    for key, value in sorted({"nasc.version": version(), **(metadata or {})}.items()):
         model.metadata_props.add(key=key, value=value)
     return model
 

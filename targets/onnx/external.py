@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnx import TensorProto
 
+from ..artifact import Beside
 from .elements import Array
 
 ALIGNMENT = 4096
@@ -21,7 +22,7 @@ class External:
     def __init__(self, location: str, least_bytes: int = 1024) -> None:
         self.location = location
         self.least_bytes = least_bytes
-        self.parts: list[tuple[int, Array]] = []
+        self.parts: list[Beside] = []
         self.size_bytes = 0
 
     def take(self, tensor: TensorProto, array: Array) -> bool:
@@ -29,7 +30,7 @@ class External:
         if array.nbytes < self.least_bytes:
             return False
         offset = -(-self.size_bytes // ALIGNMENT) * ALIGNMENT
-        self.parts.append((offset, array))
+        self.parts.append(Beside(tensor.name, tensor.data_type, offset, array))
         self.size_bytes = offset + array.nbytes
         tensor.data_location = TensorProto.EXTERNAL
         for key, value in (("location", self.location), ("offset", str(offset)), ("length", str(array.nbytes))):

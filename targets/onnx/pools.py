@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import inf
 
 import numpy as np
 
 from ...ir import Op
+from ...ir.formats import F32
 from .elements import element
+from .quantize import step_and_zero
 from .registry import EmissionError, emits
 from .writer import Writer
 
@@ -63,13 +66,31 @@ def pooled(
 
 @emits("max_pool1d", "max_pool2d", "max_pool3d")
 def max_pool(writer: Writer, op: Op) -> None:
-    """The largest value of each window; padding never wins."""
-    rank = int(op.kind[-2])
+    """The largest value of each window; padding never wins.
+
+    Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
+    stand for, of which the largest is one of them, so nothing is rounded. ONNX Runtime takes no padding of the length
+    of the kernel, as dilated windows may ask for; that is padded before, with numbers that never win.
+    """
+    rank, quantized = int(op.kind[-2]), op.type.quantized
     window = window_of(writer, op, rank)
-    pooled(
-        writer, op, "MaxPool", writer.real(op.inputs[0], op.type.format), rank, op.name,
-        kernel_shape=window.kernel, strides=window.stride, pads=window.pads, dilations=window.dilation,
+    pads = window.pads
+    overlong = any(pad >= k for pad, k in zip(pads, window.kernel * 2, strict=True))
+    numbers = quantized and (op.type.format.bits > 8 or overlong)
+    given = writer.real(op.inputs[0]) if numbers else writer.moved(op)
+    if overlong:
+        lead = (0,) * (writer.type(op.inputs[0]).rank - rank)
+        around = writer.integers(lead + pads[:rank] + lead + pads[rank:])
+        least = writer.number(-inf, F32 if quantized else op.type.format)
+        given = writer.node("Pad", [given, around, least], f"{op.name}/padded")
+        pads = (0,) * len(pads)
+    result = pooled(
+        writer, op, "MaxPool", given, rank, f"{op.name}/numbers" if numbers else op.name,
+        kernel_shape=window.kernel, strides=window.stride, pads=pads, dilations=window.dilation,
     )  # fmt: skip
+    if numbers:
+        step, zero = step_and_zero(writer, op.name, op.type)
+        writer.node("QuantizeLinear", [result, step, zero], op.name)
 
 
 @emits("avg_pool1d", "avg_pool2d", "avg_pool3d")

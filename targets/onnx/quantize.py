@@ -6,9 +6,9 @@ import numpy as np
 
 from ...ir import NascError, Op, Type
 from ...ir.formats import F32
-from .clamps import bounds_before
-from .elements import Array, element, stored
-from .registry import emits
+from .clamps import code_bounds, source
+from .elements import Array, element
+from .registry import EmissionError, emits
 from .writer import Writer
 
 
@@ -18,18 +18,39 @@ def quantize(writer: Writer, op: Op) -> None:
 
     Bounds on the codes follow as a Clip of integers, which leaves integer kernels in place where a Clip of numbers
     would not: those of a format narrower than its container, and those of clamps that stand before (see `clamps`).
+    Codes that are read to be quantized anew pass through a maximum of one operand, which copies them: ONNX Runtime
+    makes one quantize with a step of its own choice of two that follow each other.
     """
     type = op.type
     step, zero = step_and_zero(writer, op.name, type)
     axis = {} if type.step is None or type.step.axis is None else {"axis": type.step.axis}
-    inputs = [writer.real(op.inputs[0]), step, zero]
-    low, high = bounds_before(writer.graph, op, writer.folded)
+    given = writer.real(op.inputs[0])
+    if source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
+        given = writer.node("Max", [given], f"{op.name}/input")
+    low, high = code_bounds(writer.graph, op, writer.folded)
     held = np.iinfo(element(type.format)[1])
     if (low, high) == (held.min, held.max):
-        writer.node("QuantizeLinear", inputs, op.name, **axis)
+        writer.node("QuantizeLinear", [given, step, zero], op.name, **axis)
         return
-    wide = writer.node("QuantizeLinear", inputs, f"{op.name}/wide", **axis)
+    if type.format.bits > 8 or not writer.style.clip_codes:
+        given = writer.node("Clip", [given, *real_bounds(writer, op)], f"{op.name}/clipped")
+        writer.node("QuantizeLinear", [given, step, zero], op.name, **axis)
+        return
+    wide = writer.node("QuantizeLinear", [given, step, zero], f"{op.name}/wide", **axis)
     writer.node("Clip", [wide, code(writer, type, low), code(writer, type, high)], op.name)
+
+
+def real_bounds(writer: Writer, op: Op) -> list[str]:
+    """The numbers that the extreme codes of a quantize stand for; ONNX Runtime has no Clip of 16-bit codes.
+
+    Raises:
+        EmissionError: one step per index of an axis, for which there is no Clip of numbers either.
+    """
+    type, step = op.type, op.type.step
+    if step is None or step.value is None:
+        raise EmissionError(op, f"a step per index and {type.format.bits} bits: ONNX cannot bound such codes")
+    codes = (type.format.low, type.format.high)
+    return [writer.number(step.value * (c - (step.zero or 0))) for c in codes]
 
 
 @emits("cast")
@@ -86,19 +107,6 @@ def steps_of(writer: Writer, name: str, type: Type) -> Array:
     if steps.shape != (expected := (writer.lengths(name)[type.step.axis],)):
         raise NascError(f"the steps of %{name} have the shape {list(steps.shape)}, its type {type} needs {expected[0]}")
     return steps
-
-
-def transposed(writer: Writer, name: str) -> str:
-    """A stored matrix `[out, in]` as real numbers `[in, out]`, its codes laid out anew in the file."""
-    type = writer.type(name)
-    writer.known_step(name, type)
-    array = stored(writer.weights.array(name), type.format, name)
-    codes = writer.initializer(f"{name}/transposed", np.ascontiguousarray(array.T), type.format)
-    if type.step is None:
-        return codes
-    step, zero = step_and_zero(writer, name, type)
-    axis = None if type.step.axis is None else 1 - type.step.axis
-    return dequantize(writer, codes, f"{name}/real.transposed", step, zero, axis)
 
 
 def code(writer: Writer, type: Type, value: int) -> str:

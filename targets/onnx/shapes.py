@@ -29,7 +29,7 @@ def reshape(writer: Writer, op: Op) -> None:
     if len(open_at) > 1:
         shown = ", ".join(map(str, target))
         raise EmissionError(op, f"ONNX can infer one length of [{shown}], and {len(open_at)} depend on the batch")
-    result = [writer.real(op.inputs[0], op.type.format), writer.integers(lengths)]
+    result = [writer.moved(op), writer.integers(lengths)]
     writer.node("Reshape", result, op.name)
 
 
@@ -37,7 +37,7 @@ def reshape(writer: Writer, op: Op) -> None:
 def permute(writer: Writer, op: Op) -> None:
     """Axes in another order."""
     dims = writer.window(op, "dims", op.type.rank)
-    writer.node("Transpose", [writer.real(op.inputs[0], op.type.format)], op.name, perm=dims)
+    writer.node("Transpose", [writer.moved(op)], op.name, perm=dims)
 
 
 @emits("cat")

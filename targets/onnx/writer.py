@@ -20,27 +20,33 @@ from .clamps import folded
 from .elements import Array, element, stored
 from .external import External
 from .registry import EmissionError
+from .style import Style
 
 Value: TypeAlias = "int | float | str | Sequence[int] | Sequence[float]"
 
 _Attribute = onnx.AttributeProto
 
+LARGEST_FILE = 2**31 - 2**20
+"""Bytes of tensors that fit into one ONNX file beside the graph itself: protobuf's limit is 2 GiB."""
+
 
 class Writer:
     """The ONNX graph under construction, and the IR it is made from."""
 
-    def __init__(self, graph: Graph, weights: Weights, external: External | None = None) -> None:
+    def __init__(self, graph: Graph, weights: Weights, style: Style, external: External | None = None) -> None:
         self.graph = graph
         self.weights = weights
         self.proto = onnx.GraphProto(name=graph.name)
         self.external = external
+        self.inside_bytes = 0
         self.op: Op | None = None
-        self.folded = folded(graph)
+        self.style = style
+        self.folded = folded(graph) if style.clip_codes else frozenset[str]()
         self._types = graph.types
         self._sizes = graph.sizes
         self._producers = graph.producers
         self._known: set[str] = set()
-        self._real: dict[tuple[str, Format], str] = {}
+        self._real: dict[tuple[str, str], str] = {}
 
     def node(self, kind: str, inputs: Sequence[str], result: str, **attributes: Value) -> str:
         """Write a node and give its one result's name; the node is called like its result."""
@@ -70,6 +76,13 @@ class Writer:
         self._known.add(name)
         tensor = self.proto.initializer.add(name=name, data_type=element(format)[0], dims=array.shape)
         if self.external is None or not self.external.take(tensor, array):
+            self.inside_bytes += array.nbytes
+            if self.inside_bytes > LARGEST_FILE:
+                raise NascError(
+                    f"the tensors of graph @{self.graph.name} take more than {LARGEST_FILE} bytes, the most that one"
+                    " ONNX file can hold",
+                    mend="Let them lie in a file beside the model (`location`).",
+                )
             tensor.raw_data = array.tobytes()
         return name
 
@@ -105,7 +118,7 @@ class Writer:
 
         A folded clamp is read as what it clamps.
         """
-        if (found := self._real.get((name, format))) is not None:
+        if (found := self._real.get((name, format.name))) is not None:
             return found
         type = self._types[name]
         if name in self.folded:
@@ -116,10 +129,14 @@ class Writer:
             result, now = dequantized(self, name, type), F32
         else:
             result, now = self.value(name), type.format
-        if now != format:
+        if now.name != format.name:
             result = self.cast(result, f"{name}/{format}", format)
-        self._real[name, format] = result
+        self._real[name, format.name] = result
         return result
+
+    def moved(self, op: Op) -> str:
+        """What an op reads that moves or chooses elements: codes as they are, since its result keeps their type."""
+        return self.value(op.inputs[0]) if op.type.quantized else self.real(op.inputs[0], op.type.format)
 
     def cast(self, value: str, result: str, format: Format) -> str:
         """Write a Cast."""

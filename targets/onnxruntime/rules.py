@@ -9,18 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from ...ir import Graph, Op, Type
+from ...ir import STORED, Graph, Op
 from ...ir.layers import layers, operand
 from ..onnx.clamps import CLAMPS, MOVES, folded
+from ..onnx.layers import unflattened
 from ..plan import LayerPlan, Need, Plan
 
 ISLANDS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
            "adaptive_avg_pool3d", "leaky_relu", "sigmoid", "softmax")  # fmt: skip
 """Ops with integer kernels, which need integers on all sides."""
 
-Fate = Literal["codes", "numbers", "both", "clamped"]
-"""What becomes of a layer's result. `codes`: one quantize reads it, and nothing else. `numbers`: none does. `both`: a
-quantize and something else, or several quantizes. `clamped`: one clamp reads it and one op reads that."""
+Fate = Literal["codes", "wide", "numbers", "both", "clamped"]
+"""What becomes of a layer's result. `codes`: one quantize reads it, and nothing else. `wide`: the same, to more than 8
+bits or with several steps. `numbers`: none does. `both`: a quantize and something else, or several quantizes.
+`clamped`: one clamp reads it and one op reads that."""
 
 
 def plan(graph: Graph) -> Plan:
@@ -40,12 +42,14 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
     """What is expected of one layer, and what it lacks."""
     if why := operands_in_float(graph, layer):
         return LayerPlan(layer.name, False, why), []
+    if layer.kind == "linear" and unflattened(graph, layer) is None:
+        return LayerPlan(layer.name, False, f"two axes of its result {layer.type} depend on the batch"), []
     needs = bias_needs(graph, layer)
     fate = fate_of(graph, layer.name, skipped)
     if why := result_in_float(graph, layer, fate):
-        value = sole_reader(graph, layer.name) if fate == "clamped" else layer.name
-        return LayerPlan(layer.name, False, why), [*needs, Need("quantize-result", layer.name, value, why)]
-    if needs and fate != "codes" and layer.kind == "linear":
+        mend = Need("quantize-result", layer.name, where_to_quantize(graph, layer.name), why)
+        return LayerPlan(layer.name, False, why), needs if fate == "wide" else [*needs, mend]
+    if needs and not (fate == "codes" and is_stored_float(graph, needs[0].value)):
         return LayerPlan(layer.name, False, needs[0].reason), needs
     return LayerPlan(layer.name, True, "its input and its weight are integers of at most 8 bits"), needs
 
@@ -53,41 +57,42 @@ def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerP
 def operands_in_float(graph: Graph, layer: Op) -> str:
     """Why a layer's operands keep it from integer kernels; empty: nothing does."""
     weight = operand(layer, "weight") or ""
+    given = graph.types[layer.inputs[0]]
     for name, type, what in (
-        (layer.inputs[0], source(graph, layer.inputs[0]), "input"),
+        (layer.inputs[0], given, "input"),
         (weight, graph.types[weight], "weight"),
     ):
         if type.step is None:
             return f"its {what} %{name} is not quantized"
         if type.format.bits > 8:
             return f"its {what} %{name} has {type.format.bits} bits, integer kernels take at most 8"
-    step = source(graph, layer.inputs[0]).step
-    if step is not None and step.axis is not None:
-        return f"its input %{layer.inputs[0]} has a step per index of axis {step.axis}, integer kernels take one in all"
+    if given.step is not None and given.step.axis is not None:
+        return f"its input %{layer.inputs[0]} has several steps, integer kernels take one for the whole tensor"
     of_weight = graph.types[weight].step
     if of_weight is not None and of_weight.axis not in (None, 0):
         return f"its weight %{weight} has steps along axis {of_weight.axis}, integer kernels take them per output"
-    if weight not in {op.name for op in graph.stored}:
+    if not is_stored(graph, weight):
         return f"its weight %{weight} is computed, integer kernels take stored ones"
     return ""
 
 
-def source(graph: Graph, name: str) -> Type:
-    """The type of a value, or of the quantized one that it merely rearranges."""
-    type = graph.types[name]
-    op = graph.producers.get(name)
-    if type.step is None and op is not None and op.kind in MOVES:
-        return source(graph, op.inputs[0])
-    return type
+def is_stored(graph: Graph, name: str) -> bool:
+    """Whether a value lies in the weights' store."""
+    return (op := graph.producers.get(name)) is not None and op.kind in STORED
+
+
+def is_stored_float(graph: Graph, name: str) -> bool:
+    """Whether a value is a stored tensor of numbers, as the runtime can round by itself."""
+    return is_stored(graph, name) and not graph.types[name].quantized
 
 
 def bias_needs(graph: Graph, layer: Op) -> list[Need]:
-    """Whether the bias must be written as 32-bit codes: of convolutions and matrix products, not of stacks of them.
+    """Whether the bias must be written as 32-bit codes.
 
     ONNX Runtime rounds a float bias by itself where the result is quantized; that no pass has seen, and torch would
-    compute with the unrounded one. A product with more than two axes adds its bias in float.
+    compute with the unrounded one.
     """
-    if len(layer.inputs) < 3 or stacked(graph, layer):
+    if len(layer.inputs) < 3:
         return []
     bias = layer.inputs[2]
     type = graph.types[bias]
@@ -97,18 +102,15 @@ def bias_needs(graph: Graph, layer: Op) -> list[Need]:
     return [Need("bias-in-step", layer.name, bias, reason)]
 
 
-def stacked(graph: Graph, layer: Op) -> bool:
-    """Whether a linear layer reads more (or fewer) than two axes, and becomes MatMul and Add in place of Gemm."""
-    return layer.kind == "linear" and graph.types[layer.inputs[0]].rank != 2
-
-
 def result_in_float(graph: Graph, layer: Op, fate: Fate) -> str:
     """Why what reads a layer's result keeps it from integer kernels; empty: nothing does."""
     if fate == "codes":
         return ""
+    if fate == "wide":
+        return f"its result %{layer.name} is quantized to more than 8 bits, or with several steps"
     if layer.kind != "linear":
         return f"its result %{layer.name} is not quantized, or not for all who read it, as a convolution needs"
-    if stacked(graph, layer) and len(layer.inputs) > 2:
+    if graph.types[layer.inputs[0]].rank != 2:
         return ""
     if fate == "both":
         return f"its result %{layer.name} is read both as integers and as numbers, or as two kinds of integers"
@@ -133,13 +135,19 @@ def fate_of(graph: Graph, name: str, skipped: frozenset[str]) -> Fate:
     """What becomes of a layer's result."""
     found = list(uses(graph, name, skipped))
     if len(found) == 1 and (only := found[0]) is not None:
-        if takes_codes(only):
-            return "codes"
+        if only.kind == "quantize":
+            return "codes" if takes_codes(only) else "wide"
         if only.kind in MOVES:
-            return "codes" if fate_of(graph, only.name, skipped) == "codes" else "numbers"
-        if only.kind in CLAMPS and only.name not in graph.outputs and len(graph.readers.get(only.name, ())) == 1:
+            fate = fate_of(graph, only.name, skipped)
+            return fate if fate in ("codes", "wide") else "numbers"
+        if only.kind in CLAMPS and only.name not in graph.outputs and read_once(graph, only.name):
             return "clamped"
     return "both" if any(use is not None and use.kind == "quantize" for use in found) else "numbers"
+
+
+def read_once(graph: Graph, name: str) -> bool:
+    """Whether one operand of one op reads a value."""
+    return sum(op.inputs.count(name) for op in graph.readers.get(name, ())) == 1
 
 
 def takes_codes(op: Op) -> bool:
@@ -148,10 +156,12 @@ def takes_codes(op: Op) -> bool:
     return op.kind == "quantize" and op.type.format.bits <= 8 and step is not None and step.axis is None
 
 
-def sole_reader(graph: Graph, name: str) -> str:
-    """The result of the one op that reads a value."""
-    (reader,) = graph.readers[name]
-    return reader.name
+def where_to_quantize(graph: Graph, name: str) -> str:
+    """The value that stands for a layer's result behind the clamps and moves that alone read it."""
+    readers = graph.readers.get(name, ())
+    if name in graph.outputs or len(readers) != 1 or readers[0].kind not in (*CLAMPS, *MOVES):
+        return name
+    return where_to_quantize(graph, readers[0].name)
 
 
 def islands(graph: Graph, skipped: frozenset[str]) -> Iterator[Need]:
@@ -166,5 +176,5 @@ def islands(graph: Graph, skipped: frozenset[str]) -> Iterator[Need]:
         for name, done in zip(op.inputs, quantized, strict=True):
             if not done:
                 yield Need("quantize-operand", op.name, name, reason)
-        if fate_of(graph, op.name, skipped) != "codes":
-            yield Need("quantize-result", op.name, op.name, reason)
+        if fate_of(graph, op.name, skipped) not in ("codes", "wide"):
+            yield Need("quantize-result", op.name, where_to_quantize(graph, op.name), reason)

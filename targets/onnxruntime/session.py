@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,15 @@ from ..plan import Node, Placement
 from .library import REFUSALS, ort
 
 Provider = tuple[str, Mapping[str, Any]]
+
+SMALL_FILE = {
+    "session.optimized_model_external_initializers_file_name": "tensors",
+    "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+}
+"""Keeps the tensors out of the optimised model's file, which is read for its nodes alone."""
+
+SILENT, WARNINGS = 4, 2
+"""Severities of ONNX Runtime's log; what it prints while a session fails to start stands in the error as well."""
 
 DTYPES = {
     "float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16", "bool": "bool",
@@ -51,7 +62,7 @@ class OnnxRuntimeSession:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
+        options.log_severity_level = SILENT
         self._optimized: bytes = b""
         self._kept = _external(options, model) if isinstance(model, Artifact) else []
         given = model.model if isinstance(model, Artifact) else model
@@ -60,6 +71,8 @@ class OnnxRuntimeSession:
         else:
             with tempfile.TemporaryDirectory(prefix="nasc-") as folder:
                 options.optimized_model_filepath = str(Path(folder) / "optimized.onnx")
+                for key, value in SMALL_FILE.items():
+                    options.add_session_config_entry(key, value)
                 if provider[0] != "CPUExecutionProvider":
                     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
                 self._session = _open(given, options, provider)
@@ -92,11 +105,8 @@ class OnnxRuntimeSession:
         """
         return [np.asarray(value) for value in self._session.run(self._names, self._feed(inputs))]
 
-    def bind(self, inputs: Inputs) -> Callable[[], None]:
-        """A call that runs the model from and into buffers made beforehand, on the provider's device.
-
-        The call returns when the outputs are there.
-        """
+    def bind(self, inputs: Inputs) -> Bound:
+        """A call that runs the model from and into buffers made beforehand, on the provider's device."""
         feed = self._feed(inputs)
         shapes = [(np.asarray(o).shape, np.asarray(o).dtype) for o in self._session.run(self._names, feed)]
         device = "cpu" if self._provider == "CPUExecutionProvider" else "cuda"
@@ -106,12 +116,7 @@ class OnnxRuntimeSession:
         for name, (shape, dtype) in zip(self._names, shapes, strict=True):
             buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, device, 0)
             binding.bind_ortvalue_output(name, buffer)
-        session = self._session
-
-        def call() -> None:
-            session.run_with_iobinding(binding)
-
-        return call
+        return Bound(self._session, binding)
 
     def placement(self) -> Placement:
         """The nodes of the optimised model in order, and the provider of each.
@@ -148,6 +153,23 @@ class OnnxRuntimeSession:
         return {s.name: _fitting(s, np.asarray(a)) for s, a in zip(self.inputs, arrays, strict=True)}
 
 
+class Bound:
+    """A model with its inputs and outputs in place; a call runs it and returns when the outputs are there."""
+
+    __slots__ = ("_binding", "_run")
+
+    def __init__(self, session: Any, binding: Any) -> None:
+        self._run = session.run_with_iobinding
+        self._binding = binding
+
+    def __call__(self) -> None:
+        self._run(self._binding)
+
+    def outputs(self) -> list[Array]:
+        """The outputs of the last call."""
+        return [np.asarray(value) for value in self._binding.copy_outputs_to_cpu()]
+
+
 def _fitting(signature: Signature, array: Array) -> Array:
     if array.dtype.name != signature.dtype:
         raise TargetError(f"input {signature.name} is {signature.dtype}, found {array.dtype}")
@@ -167,15 +189,19 @@ def _signature(entry: Any) -> Signature:
 
 
 def _external(options: Any, artifact: Artifact) -> list[Any]:
-    """Hand the tensors beside an artifact's model to the runtime without a copy; the result must be kept alive."""
-    if not artifact.tensors:
-        return []
-    pieces = bytearray(artifact.size_bytes - len(artifact.model))
-    for offset, array in artifact.tensors:
-        pieces[offset : offset + array.nbytes] = array.reshape(-1).view(np.uint8).data
-    data = bytes(pieces)
-    options.add_external_initializers_from_files_in_memory([artifact.location], [data], [len(data)])
-    return [data]
+    """Hand the tensors beside an artifact's model to the runtime as they lie in memory; keep the result alive."""
+    values = [
+        ort.OrtValue.ortvalue_from_numpy_with_onnx_type(_plain(tensor.array), tensor.element)
+        for tensor in artifact.tensors
+    ]
+    if values:
+        options.add_external_initializers([tensor.name for tensor in artifact.tensors], values)
+    return [*artifact.tensors, *values]
+
+
+def _plain(array: Array) -> Array:
+    """An array of a type that numpy knows, with the same bytes."""
+    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
 
 
 def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
@@ -186,13 +212,12 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
     """
     if isinstance(model, os.PathLike) and not Path(model).is_file():
         raise TargetError(f"there is no model at {model}")
-    providers: Sequence[Any] = (
-        [provider] if provider[0] == "CPUExecutionProvider" else [provider, "CPUExecutionProvider"]
-    )
+    given = str(model) if isinstance(model, os.PathLike) else model
     try:
-        session = ort.InferenceSession(
-            str(model) if isinstance(model, os.PathLike) else model, options, providers=providers
-        )
+        if provider[0] == "CPUExecutionProvider":
+            session = ort.InferenceSession(given, options, providers=[provider])
+        else:
+            session = _on_device(given, options, provider)
     except REFUSALS as error:
         raise TargetError(f"ONNX Runtime refuses the model: {error}") from error
     if provider[0] not in session.get_providers():
@@ -201,3 +226,17 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
             mend="`nasc targets` says what this machine has.",
         )
     return session
+
+
+def _on_device(model: str | bytes, options: Any, provider: Provider) -> Any:
+    """A session on another provider than the CPU's, without what a provider that does not start prints.
+
+    CUDA's libraries are loaded from the packages that PyTorch brings, as ONNX Runtime's documentation asks.
+    """
+    ort.set_default_logger_severity(SILENT)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            ort.preload_dlls()
+        return ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"])
+    finally:
+        ort.set_default_logger_severity(WARNINGS)

@@ -12,7 +12,9 @@ from ...ir import Encoding, Graph, Weights
 from ..artifact import Artifact
 from ..base import Role, Signature, Support, TargetError
 from ..cost import StaticCost, static_cost
-from ..onnx import OPSET, External, emit
+from ..onnx import External, emit
+from ..onnx.style import ONNXRUNTIME, Style
+from ..onnx.style import TENSORRT as STYLE_TENSORRT
 from ..plan import Plan
 from .device import missing_device
 from .floor import floor_model
@@ -30,11 +32,13 @@ class OnnxRuntime:
         name: the target's name.
         provider: the execution provider.
         options: the provider's options.
+        style: how it wants quantized values written.
     """
 
     name: str
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    style: Style = ONNXRUNTIME
 
     def unavailable(self) -> str | None:
         """Why this provider cannot run on this machine, or None if it can; tried once by starting it."""
@@ -55,7 +59,7 @@ class OnnxRuntime:
         metadata: Mapping[str, str] | None = None,
         *,
         location: str = "",
-        opset: int = OPSET,
+        opset: int | None = None,
     ) -> Artifact:
         """The ONNX model.
 
@@ -64,13 +68,13 @@ class OnnxRuntime:
             weights: its numbers.
             metadata: what to write into the model's `metadata_props`.
             location: name of a file beside the model for its large tensors; empty: they stay inside.
-            opset: version of the operator set.
+            opset: version of the operator set; None: the one that serves the graph best.
 
         Raises:
             EmissionError: an op that cannot be written, or a step that is not known.
         """
         external = External(location) if location else None
-        model = emit(graph, weights, opset=opset, metadata=metadata, external=external)
+        model = emit(graph, weights, opset=opset, metadata=metadata, style=self.style, external=external)
         tensors = tuple(external.parts) if external else ()
         return Artifact(self.name, model.SerializeToString(), location if tensors else "", tensors)
 
@@ -107,7 +111,10 @@ CUDA = OnnxRuntime(
 """Not yet run on a device."""
 
 TENSORRT = OnnxRuntime(
-    "onnxruntime:tensorrt", "TensorrtExecutionProvider", {"trt_int8_enable": "1", "trt_fp16_enable": "1"}
+    "onnxruntime:tensorrt",
+    "TensorrtExecutionProvider",
+    {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
+    STYLE_TENSORRT,
 )
 """Not yet run on a device."""
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from nasc.compiler.checkpoint import load_weights, read_checkpoint, write_atomically
+from nasc.compiler.checkpoint import load_weights, make_folder, read_checkpoint
 from nasc.compiler.frontend.model_values import task_of
 from nasc.ir.errors import NascError, UsageError
 from safetensors.torch import save_file
@@ -139,11 +139,7 @@ def test_a_task_has_the_checkpoint_s_weights_whatever_its_seed(tmp_path: Path) -
     assert task.with_seed(7).model.state_dict()["0.weight"].equal(source.state_dict()["0.weight"])
 
 
-def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
-    write_atomically(tmp_path / "a" / "b.bin", b"one")
-    write_atomically(tmp_path / "a" / "b.bin", b"two")
-    assert [file.name for file in (tmp_path / "a").iterdir()] == ["b.bin"]
-    assert (tmp_path / "a" / "b.bin").read_bytes() == b"two"
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(NascError, match="cannot be made"):
-        write_atomically(tmp_path / "file" / "b.bin", b"x")
+    with pytest.raises(NascError, match="file/below: cannot be made: Not a directory"):
+        make_folder(tmp_path / "file" / "below")

@@ -135,6 +135,8 @@ def test_a_loss_that_is_not_finite_is_refused() -> None:
 def test_data_without_labels_patience_without_validation_nothing_to_train() -> None:
     with pytest.raises(UsageError, match="training needs labels"):
         train(network(), Stream([torch.ones(2)] * 4, "data"), QUICK)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="labels to train by go from 0 to 3, but the network tells 3 classes apart"):
+        train(network(), (points()[0], torch.arange(600) % 4), QUICK)
     with pytest.raises(UsageError, match="patience=2 needs validation data"):
         train(network(), points(), replace(QUICK, patience=2))
     with pytest.raises(UsageError, match="there is nothing to train"):
@@ -268,6 +270,36 @@ def test_a_module_beside_the_file_counts_too_and_a_remark_does_not(file: Path) -
     assert trained_checkpoint(load_task(file)).path == first.path
     (file.parent / "blocks.py").write_text("from torch.nn import SiLU as Act\n")
     assert trained_checkpoint(load_task(file)).path != first.path
+
+
+def test_a_loss_that_fails_shows_the_users_line(file: Path) -> None:
+    file.write_text(FILE + "def loss(output, y):\n    return output - y\n")
+    with pytest.raises(NascError) as raised:
+        trained_checkpoint(load_task(file))
+    place, line = str(raised.value).splitlines()[:2]
+    assert "net.py:15: error: RuntimeError: The size of tensor a (3)" in place
+    assert line.strip() == "return output - y"
+
+
+def test_a_dataset_that_fails_later_shows_the_users_line(file: Path) -> None:
+    items = """
+class Data(torch.utils.data.Dataset):
+    def __len__(self):
+        return 30
+    def __getitem__(self, index):
+        if self.strict and index == 20:
+            raise OSError("no picture 20")
+        return torch.rand(2), index % 3
+    strict = False
+train_data = Data()
+"""
+    file.write_text(FILE.replace("import torch\n", "import torch, torch.utils.data\n", 1) + items)
+    task = load_task(file)
+    stream = task.required("train")
+    assert isinstance(stream, Stream)
+    stream.dataset.strict = True  # type: ignore[attr-defined]
+    with pytest.raises(NascError, match=r"(?s)net\.py:20: error: OSError: no picture 20.*while running train_data"):
+        trained_checkpoint(task)
 
 
 def test_another_seed_is_another_checkpoint(file: Path) -> None:

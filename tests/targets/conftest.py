@@ -8,11 +8,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import pytest
-from numpy.typing import NDArray
-
-from nasc.ir import Graph, parse, verify
+from nasc.ir import Graph, Op, parse, verify
 from nasc.ir.axes import size
 from nasc.ir.formats import BF16, F8E4M3, F8E5M2, F16, F32, F64
+from numpy.typing import NDArray
 
 Array = NDArray[Any]
 
@@ -84,13 +83,21 @@ def random_weights(graph: Graph, seed: int = 0) -> Dictionary:
             count = shape[type.step.axis]
             unit = 1.7 / (max(high, 1) * np.sqrt(fan_in))
             steps[op.name] = (unit * rng.uniform(0.5, 1.5, count)).astype(np.float32)
+    weights = Dictionary(arrays, steps)
     for op in graph.ops:
-        if len(op.inputs) == 3 and op.kind in ("linear", "conv1d", "conv2d", "conv3d"):
-            given, weight, bias = (graph.types[n] for n in op.inputs)
-            if bias.format.bits == 32 and bias.quantized and given.quantized and weight.quantized:
-                of_weight = steps.get(op.inputs[1], np.float32(weight.step.value or 1))  # type: ignore[union-attr]
-                steps[op.inputs[2]] = np.float32(given.step.value) * of_weight  # type: ignore[union-attr]
-    return Dictionary(arrays, steps)
+        bias_in_step(graph, weights, op)
+    return weights
+
+
+def bias_in_step(graph: Graph, weights: Dictionary, op: Op) -> None:
+    """Let the codes of a layer's bias count in the product of the steps of input and weight, where those are known."""
+    if len(op.inputs) != 3 or op.kind not in ("linear", "conv1d", "conv2d", "conv3d"):
+        return
+    given, weight, bias = (graph.types[n] for n in op.inputs)
+    if bias.step is None or bias.format.bits != 32 or weight.step is None or given.step is None or not given.step.known:
+        return
+    of_weight = weights.per_axis.get(op.inputs[1], np.float32(weight.step.value or 1))
+    weights.per_axis[op.inputs[2]] = np.float32(given.step.value or 1) * of_weight
 
 
 def graph_of(text: str) -> Graph:
@@ -98,6 +105,17 @@ def graph_of(text: str) -> Graph:
     graph = parse(text if text.lstrip().startswith("nasc") else "nasc 1\n" + text)
     verify(graph)
     return graph
+
+
+def calibrated(graph: Graph, *inputs: Array) -> tuple[Graph, Dictionary]:
+    """The graph with the steps of its quantizes taken from the range of what they read, and random weights to it.
+
+    Unsigned formats get a zero where values are negative; biases count in the step of their products.
+    """
+    from . import reference
+
+    weights = random_weights(graph)
+    return reference.calibrate(graph, weights, *inputs), weights
 
 
 @pytest.fixture

@@ -99,6 +99,16 @@ def test_calls_longer_than_a_slice_are_compared_on_the_threads_clock_of_a_busy_m
     assert Flag.CONTENDED in latency.flags
 
 
+def test_time_that_others_take_does_not_count_against_the_budget(machine: Any) -> None:
+    for preempted, longest_s in ((0.7, 36.0), (0.95, 43.0)):
+        host = machine(preempted=preempted, noise=0.02)
+        latency = LatencyMeter(host=host).measure(host.work(30e-3), host.work(30e-3))
+        assert 20 < latency.elapsed_s < longest_s
+        assert latency.n >= (100 if preempted == 0.7 else 20)
+    impatient = LatencyMeter(host=host, patience=1.0).measure(host.work(30e-3), host.work(30e-3))
+    assert impatient.elapsed_s < 12
+
+
 @pytest.mark.parametrize(
     "case", ["quiet", "short", "several threads", "asleep", "asked for wall"], ids=lambda case: case.replace(" ", "-")
 )
@@ -198,6 +208,13 @@ def test_a_network_too_slow_for_the_budget_gives_figures_but_no_verdict(machine:
     assert latency.verdict == Verdict.AMBIGUOUS
     assert Flag.FEW_ROUNDS in latency.flags
     assert latency.elapsed_s < 25
+
+
+def test_a_small_budget_makes_blocks_shorter_not_single_calls(machine: Any) -> None:
+    host = machine()
+    latency = LatencyMeter(host=host, budget_s=0.5).measure(host.work(25e-6), host.work(25e-6), host.work(1e-6))
+    assert latency.n >= 16 * 2 * 100
+    assert latency.elapsed_s < 0.6
 
 
 def test_several_candidates_share_one_series(machine: Any) -> None:

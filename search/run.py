@@ -1,0 +1,240 @@
+"""A whole search: the baseline, the reference, the trials, the winner, and everything written down."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ..ir.errors import NascError
+from .config import Settings
+from .evaluate import Ladder
+from .figures import Figures, as_dict, of_dict
+from .files import append_line
+from .finish import Finish
+from .goals import Goals, expect_readable, goals, winner_rule
+from .objectives import TOLERANCE, directions, parse_tolerance
+from .observer import Observer, Opening
+from .output import CONFIG, TRIALS, write_result, write_settings, write_trials
+from .polish import Polish
+from .protocols import Problem
+from .records import Record
+from .result import Result
+from .seeds import REFERENCE, Plan
+from .space import Space, build_space
+from .space_rules import parse_rule
+from .strategies import check_strategy, parameters
+from .study import OpenStudy
+from .trials import Trials
+
+
+class Interrupted(NascError):
+    """The search was stopped from outside; what it found out is kept."""
+
+
+def search(problem: Problem, settings: Settings, output: Path, observer: Observer | None = None) -> Result:
+    """Search for the best network, or continue the search in this folder, and write what it found.
+
+    Args:
+        problem: the network, who makes candidates of it and who judges them.
+        settings: what is asked for.
+        output: the output folder: new, empty, or of the same search.
+        observer: is told what happens.
+
+    Raises:
+        UsageError: settings that cannot be met, or a folder that holds something else.
+        Interrupted: Ctrl-C; the same call continues.
+        NascError: candidates fail one after the other, or none keeps the constraints.
+    """
+    observer = observer or Observer()
+    space = space_of(problem, settings)
+    check_strategy(settings.search.strategy, space, objectives=expect_readable(problem, settings))
+    with OpenStudy(output, settings.search.storage, identity(problem, settings, space), problem.name) as study:
+        try:
+            result = _search(problem, settings, space, study, observer)
+        except KeyboardInterrupt:
+            raise Interrupted(
+                f"stopped after {sum(r.paid for r in study.records)} candidates, all of which are kept",
+                mend=f"The same command continues: {command(problem, output)}",
+            ) from None
+    observer.closed()
+    return result
+
+
+def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy, observer: Observer) -> Result:
+    baseline, wanted = _opened(problem, settings, study, observer)
+    write_settings(study.output, settings)
+    write_trials(study.output, tuple(study.records))
+    ladder = Ladder(
+        problem.builder,
+        problem.judge,
+        wanted.objectives,
+        wanted.constraints,
+        baseline,
+        settings.search.confidence,
+        settings.training.epochs,
+    )
+    plan = _plan(problem, settings, space)
+    notices = list(wanted.notices)
+    trials = Trials(
+        study=study,
+        space=space,
+        ladder=ladder,
+        strategy=settings.search.strategy,
+        seed=settings.seed,
+        trials=settings.search.trials,
+        plan=plan if settings.search.seeds else None,
+        observer=_Writing(observer, study.output, notices),
+        deadline=None if settings.search.time_limit_s is None else time.monotonic() + settings.search.time_limit_s,
+    )
+    observer.opened(
+        Opening(
+            space,
+            settings.search.strategy,
+            settings.search.trials,
+            trials.paid,
+            wanted.objectives,
+            wanted.constraints,
+            baseline,
+            wanted.notices,
+        )
+    )
+    reference = _reference(problem, space, plan, ladder, study, observer)
+    trials.run()
+    rule = winner_rule(problem, settings, wanted)
+    polish = Polish(problem, study, ladder, rule, observer, settings.training.finalist_epochs)
+    finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output), polish)
+    result = finish.run(_reference_told(space, plan, study) or reference)
+    observer.stage("writing the report")
+    write_result(result, problem, settings)
+    return result
+
+
+def space_of(problem: Problem, settings: Settings) -> Space:
+    """The search space that settings describe on this network.
+
+    Raises:
+        UsageError: a rule names no layer, an unknown format or size.
+    """
+    chosen = settings.search
+    calibration = settings.calibration
+    options = [f"method={calibration.method}", f"samples={calibration.samples}"]
+    if calibration.method == "percentile":
+        options.append(f"percentile={calibration.percentile:g}")
+    widths = settings.training.epochs > 0 if chosen.widths is None else chosen.widths
+    return build_space(
+        problem.builder.graph,
+        [parse_rule(text) for text in chosen.space],
+        widths=widths,
+        after=f"calibrate{{{', '.join(options)}}} | legalize{{target={problem.target}}}",
+    )
+
+
+def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, str]:
+    """What makes two searches the same: all that decides which candidates are proposed, and what they are told."""
+    chosen = settings.search
+    return {
+        "network": problem.builder.digest,
+        "target": problem.target,
+        "objectives": ", ".join(chosen.objectives) or "default",
+        "constraints": ", ".join(chosen.constraints) or "default",
+        "space": f"{space.size:,} configurations, {space.digest[:16]}",
+        "strategy": chosen.strategy,
+        "seeds": str(chosen.seeds).lower(),
+        "seed": str(settings.seed),
+        "confidence": f"{chosen.confidence:g}",
+        "training": ", ".join(f"{k}={v}" for k, v in settings.training.model_dump().items()),
+        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump().items()),
+    }
+
+
+def command(problem: Problem, output: Path) -> str:
+    """One command that does it all again; in the same folder it continues."""
+    words = problem.command or ("nasc", "compile", problem.source, "--config", str(output / CONFIG))
+    return shlex.join([*words, "--output", str(output)])
+
+
+def _opened(problem: Problem, settings: Settings, study: OpenStudy, observer: Observer) -> tuple[Figures, Goals]:
+    """The baseline's figures and the goals: from the study where it was begun before, else found out now."""
+    kept: Mapping[str, Any] | None = study.recall("setup") if study.exists else None
+    if kept is None:
+        observer.stage("the source network: costs, quality, time")
+        wanted = goals(problem, settings)
+        judge, source = problem.judge, problem.builder.source()
+        figures = {**judge.static(source), **judge.quality(source, "validation")}
+        if wanted.measured:
+            figures.update(judge.measure(source, wanted.measured))
+        study.create(directions(wanted.objectives))
+        study.remember("setup", {"baseline": as_dict(figures), "goals": wanted.as_dict()})
+        return figures, wanted
+    study.create(())
+    return of_dict(kept["baseline"]), Goals.of(kept["goals"], problem.judge.metrics)
+
+
+def _plan(problem: Problem, settings: Settings, space: Space) -> Plan:
+    builder, quality = problem.builder, problem.quality
+    costs = problem.judge.layers(builder.structure(space.pipeline(space.largest)))
+    tolerance = parse_tolerance(settings.search.tolerance or TOLERANCE.get(quality.dimension, "2%"), quality)
+    macs = {layer: cost.get("macs", 0.0) for layer, cost in costs.items()}
+    return Plan(space, quality, tolerance, macs, settings.search.trials)
+
+
+def _reference(
+    problem: Problem, space: Space, plan: Plan, ladder: Ladder, study: OpenStudy, observer: Observer
+) -> Record | None:
+    """The network in uniform 8 bits, evaluated beside the trials where the space does not hold it."""
+    if plan.reference() is not None:
+        return None
+    kept = study.recall("reference")
+    if kept is not None:
+        return Record.of(kept)
+    observer.stage("the network in uniform 8 bits, for comparison")
+    everything = build_space(
+        problem.builder.graph,
+        [parse_rule("*: weights=i8, activations=u8")],
+        before=space.before,
+        between=space.between,
+        after=space.after,
+    )
+    pipeline = everything.pipeline(everything.largest)
+    record = Record(-1, "failed", REFERENCE, pipeline, {})
+    free = Ladder(ladder.builder, ladder.judge, ladder.objectives, (), ladder.baseline, ladder.confidence)
+    record = free.climb(record, problem.builder.structure(pipeline), (), lambda name: None)
+    if record.state == "failed":
+        observer.notice(f"the network in uniform 8 bits cannot be evaluated: {record.reason}")
+        return None
+    study.remember("reference", record.as_dict())
+    return record
+
+
+def _reference_told(space: Space, plan: Plan, study: OpenStudy) -> Record | None:
+    """The trial that was the network in uniform 8 bits."""
+    wanted = plan.reference()
+    if wanted is None:
+        return None
+    return next((r for r in study.records if parameters(space, r.assignment) == parameters(space, wanted)), None)
+
+
+class _Writing(Observer):
+    """Writes a line per trial, keeps what is noticed, and passes everything on."""
+
+    def __init__(self, observer: Observer, output: Path, notices: list[str]) -> None:
+        self._observer = observer
+        self._output = output
+        self._notices = notices
+
+    def notice(self, text: str) -> None:
+        self._notices.append(text)
+        self._observer.notice(text)
+
+    def trial_started(self, number: int, origin: str, pipeline: str) -> None:
+        self._observer.trial_started(number, origin, pipeline)
+
+    def rung(self, number: int, name: str) -> None:
+        self._observer.rung(number, name)
+
+    def trial_finished(self, record: Record, paid: int) -> None:
+        append_line(self._output / TRIALS, record.as_dict())
+        self._observer.trial_finished(record, paid)

@@ -1,0 +1,207 @@
+"""What the search tries before it asks a strategy: uniform bits, what each choice does alone, and the best mixtures.
+
+One trial per choice says how much each hurts. A walk from many bits to few gives mixtures that lose least for what they
+save, a bisection finds how far to walk, and a model of what hurts, fitted again after every trial, proposes mixtures
+right at the limit of what may be lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from .damage import DamageModel
+from .figures import Figure, Metric
+from .objectives import Constraint
+from .records import Record
+from .smooth import Line, line, smoothed
+from .space import Assignment, Knob, Space, amount
+
+REFERENCE = "uniform 8 bits"
+UNIFORM = ((6, 8), (6, 6), (4, 8))
+"""Bits of weights and activations that are tried for all layers alike."""
+PROBE = 4
+"""Bits at which each choice is tried alone."""
+BISECTIONS = 5
+SHARE = 0.4
+"""Share of the paid trials that probing each choice alone may take; beyond it the strategy starts without."""
+PROPOSED = 0.3
+"""Share of the paid trials that the model of what hurts may propose."""
+LEVELS = (0.6, 0.45, 0.7, 0.5, 0.8)
+"""How much of the tolerance the model's proposals may be thought to use up, in turn."""
+
+
+@dataclass(frozen=True)
+class Seed:
+    """A candidate that the search proposes by itself.
+
+    Args:
+        assignment: the choice of each knob.
+        origin: why.
+    """
+
+    assignment: Assignment
+    origin: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The seeds of a search: what to try next is a function of what has been told, so it survives any stop.
+
+    Args:
+        space: where candidates come from.
+        quality: the metric that must not suffer.
+        tolerance: how much of it may be lost.
+        macs: multiply-adds of each layer.
+        trials: how many candidates the search pays for.
+    """
+
+    space: Space
+    quality: Metric
+    tolerance: Constraint
+    macs: Mapping[str, float]
+    trials: int
+
+    @property
+    def formats(self) -> tuple[Knob, ...]:
+        """The knobs that choose bits of weights or activations."""
+        return tuple(k for k in self.space.free if k.part in ("weights", "activations"))
+
+    def reference(self) -> Assignment | None:
+        """All weights and activations in 8 bits, as far as the space can; None where it cannot."""
+        found = self.uniform(8, 8)
+        for knob in self.space.knobs:
+            if knob.part in ("weights", "activations") and amount(knob, found[knob.name]) != 8:
+                return None
+        return found
+
+    def uniform(self, weights: int, activations: int) -> Assignment:
+        """The assignment nearest to the same bits everywhere; widths as they are, biases in the most bits."""
+
+        def wanted(knob: Knob) -> int | None:
+            match knob.part:
+                case "weights":
+                    return weights
+                case "activations":
+                    return activations
+                case "biases":
+                    return None
+                case "width":
+                    return int(knob.defaults[0])
+
+        return self.space.nearest(wanted)
+
+    def next(self, records: Sequence[Record], baseline: float) -> Seed | None:
+        """The first seed that has not been told, or None when the strategy is to go on alone.
+
+        Args:
+            records: what was told.
+            baseline: the baseline's quality.
+        """
+        if self.trials < 2:
+            return None
+        return next(_Seeds(self, records, Figure(baseline)).untold(), None)
+
+
+@dataclass
+class _Seeds:
+    """The seeds in order, as far as what was told allows to know them."""
+
+    plan: Plan
+    records: Sequence[Record]
+    baseline: Figure
+    told: dict[int, Record] = field(default_factory=dict[int, Record])
+
+    def __post_init__(self) -> None:
+        index = self.plan.space.index
+        self.told = {index(r.assignment): r for r in self.records}
+
+    def untold(self) -> Iterator[Seed]:
+        return (seed for seed in self.seeds() if self.plan.space.index(seed.assignment) not in self.told)
+
+    def seeds(self) -> Iterator[Seed]:
+        plan = self.plan
+        start = plan.reference() or plan.uniform(8, 8)
+        yield Seed(start, REFERENCE)
+        for weights, activations in UNIFORM[: max(1, plan.trials // 4)]:
+            yield Seed(plan.uniform(weights, activations), f"uniform {weights} and {activations} bits")
+        probes = [(knob, self.probe(start, knob)) for knob in plan.formats]
+        if not probes or len(probes) > SHARE * plan.trials:
+            return
+        for knob, assignment in probes:
+            yield Seed(assignment, f"{knob.name} alone")
+        alone = [start, *(assignment for _, assignment in probes)]
+        hurts = [(a, hurt) for a in alone if (hurt := self.hurt(self.told.get(plan.space.index(a)))) is not None]
+        model = DamageModel.fitted(plan.space, plan.macs, start, hurts)
+        if model is None:
+            return
+        yield from self.bisected(model)
+        yield from self.proposed(start)
+
+    @staticmethod
+    def probe(start: Assignment, knob: Knob) -> Assignment:
+        """The start with one knob lowered."""
+        lower = [c for c in knob.choices if amount(knob, c) < amount(knob, start[knob.name])]
+        if not lower:
+            return start
+        return {**start, knob.name: min(lower, key=lambda c: abs(amount(knob, c) - PROBE))}
+
+    def hurt(self, record: Record | None) -> float | None:
+        """How bad a candidate is: its loss over the baseline's, else the quality it lacks, or its noise power."""
+        if record is None or self.plan.quality.name not in record.figures:
+            return None
+        loss = record.figures.get("loss")
+        if loss is not None and loss.difference is not None:
+            return loss.difference
+        figure = record.figures[self.plan.quality.name]
+        if self.plan.quality.dimension == "decibel":
+            return 10 ** (-figure.value / 10)
+        lost = self.baseline.value - figure.value
+        return lost if self.plan.quality.direction == "max" else -lost
+
+    def limit(self, fitted: Line | None, level: float) -> float | None:
+        """The hurt at which so much of the tolerance is thought to be used up; None where that cannot be said."""
+        quality, bound = self.plan.quality, self.plan.tolerance.bound.at(self.baseline.value)
+        if quality.dimension == "decibel":
+            return level * 10 ** (-bound / 10)
+        lost = level * abs(self.baseline.value - bound)
+        if quality.name == "loss" or not any("loss" in r.figures for r in self.records):
+            return lost
+        return None if fitted is None or fitted.slope == 0 else lost / abs(fitted.slope)
+
+    def bisected(self, model: DamageModel) -> Iterator[Seed]:
+        """How far to walk: halve between the last that is good enough and the first that is not."""
+        walk = model.walk()
+        good, bad = 0, len(walk)
+        for _ in range(BISECTIONS):
+            if bad - good <= 1:
+                return
+            middle = (good + bad) // 2
+            yield Seed(walk[middle], "least hurt per bit operation saved")
+            record = self.told.get(self.plan.space.index(walk[middle]))
+            if record is None:
+                return
+            good, bad = (middle, bad) if self.good(record) else (good, middle)
+
+    def good(self, record: Record) -> bool:
+        """Whether a candidate probably loses no more than is tolerated, as far as was known when it was told."""
+        before = [r for r in self.records if r.number <= record.number]
+        name = self.plan.quality.name
+        figure = smoothed(record.figures, name, line(before, name)).get(name)
+        if figure is None:
+            return False
+        return self.plan.tolerance.violation(figure, self.baseline, 0.5) <= 0
+
+    def proposed(self, start: Assignment) -> Iterator[Seed]:
+        """The model's proposals at the limit, each fitted to all that was told before it."""
+        origin = "fewest bit operations within tolerance"
+        done = sum(r.origin == origin for r in self.records if r.paid)
+        if done >= PROPOSED * self.plan.trials:
+            return
+        limit = self.limit(line(self.records, self.plan.quality.name), LEVELS[done % len(LEVELS)])
+        hurts = [(r.assignment, hurt) for r in self.records if r.paid and (hurt := self.hurt(r)) is not None]
+        if limit is None:
+            return
+        model = DamageModel.fitted(self.plan.space, self.plan.macs, start, hurts)
+        if model is not None and (found := model.proposal(limit, set(self.told))) is not None:
+            yield Seed(found, origin)

@@ -1,0 +1,107 @@
+"""Static costs as polynomials in a graph's widths: what a candidate costs, in microseconds and without building it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import reduce
+from typing import TypeAlias, cast
+
+from ..ir import SPECS, Axis, Batch, Const, Graph, Op, Product, Sum, Type, Width
+from ..ir.layers import layers, operand
+from .cost import MACS, stored_steps_of
+
+Monomial: TypeAlias = "tuple[str, ...]"
+"""Widths in alphabetical order, one entry per power; empty: the constant."""
+
+Polynomial: TypeAlias = "dict[Monomial, int]"
+"""Coefficients by monomial."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Totals for a batch of 1, as `StaticCost` has them."""
+
+    macs: int
+    bit_operations: int
+    parameters: int
+    weight_bits: int
+
+
+def compiled_totals(graph: Graph) -> Callable[[Mapping[str, int]], Totals]:
+    """The totals of a graph as a function of its widths, by their names; formats stay those of the graph.
+
+    Raises:
+        NotImplementedError: a layer's multiplications are not the product of its lengths (none of today's kinds).
+    """
+    macs: list[tuple[Polynomial, int]] = []
+    for layer in layers(graph):
+        bits = graph.types[operand(layer, "weight") or ""].format.bits * graph.types[layer.inputs[0]].format.bits
+        macs.append((macs_of(graph, layer), bits))
+    sizes = [(op, elements_of(op.type)) for op in graph.stored]
+    steps = total(times(length_of(axis), 32) for axis in stored_steps_of(graph))
+    found = (
+        total(p for p, _ in macs),
+        total(times(p, bits) for p, bits in macs),
+        total(p for op, p in sizes if op.kind == "weight"),
+        total([*(times(p, op.type.format.bits) for op, p in sizes), steps]),
+    )
+    names = [name for name, _ in graph.widths]
+    source = f"lambda {', '.join(f'w{i}' for i in range(len(names)))}: ({', '.join(text(p, names) for p in found)},)"
+    evaluate = cast(Callable[..., tuple[int, ...]], eval(source, {"__builtins__": {}}))
+    return lambda widths: Totals(*evaluate(*[widths[name] for name in names]))
+
+
+def macs_of(graph: Graph, layer: Op) -> Polynomial:
+    """The multiply-additions of a layer: elements of its result times weights per output (`cost.macs_per_output`)."""
+    if layer.kind in MACS:
+        raise NotImplementedError(f"the multiplications of {layer.kind} have no polynomial yet")
+    weight, at = graph.types[operand(layer, "weight") or ""], SPECS[layer.kind].weight_axis
+    assert at is not None
+    rest = weight.axes[:at] + weight.axes[at + 1 :]
+    return reduce(product, map(length_of, (*layer.type.axes, *rest)), {(): 1})
+
+
+def elements_of(type: Type) -> Polynomial:
+    """The number of elements of a value."""
+    return reduce(product, map(length_of, type.axes), {(): 1})
+
+
+def length_of(axis: Axis) -> Polynomial:
+    """The length of an axis, with 1 for the batch."""
+    match axis:
+        case Const(value=value):
+            return {(): value}
+        case Batch():
+            return {(): 1}
+        case Width(name):
+            return {(name,): 1}
+        case Product(terms):
+            return reduce(product, map(length_of, terms), {(): 1})
+        case Sum(terms):
+            return total(map(length_of, terms))
+
+
+def product(left: Polynomial, right: Polynomial) -> Polynomial:
+    """The product of two polynomials."""
+    return total({tuple(sorted(a + b)): m * n} for a, m in left.items() for b, n in right.items())
+
+
+def times(polynomial: Polynomial, factor: int) -> Polynomial:
+    """A polynomial times a number."""
+    return {monomial: factor * count for monomial, count in polynomial.items()}
+
+
+def total(polynomials: Iterable[Polynomial]) -> Polynomial:
+    """The sum of polynomials."""
+    found: Polynomial = {}
+    for polynomial in polynomials:
+        for monomial, count in polynomial.items():
+            found[monomial] = found.get(monomial, 0) + count
+    return found
+
+
+def text(polynomial: Polynomial, names: list[str]) -> str:
+    """A polynomial as Python, each width by its place among `names`."""
+    parts = ["*".join([str(count), *(f"w{names.index(n)}" for n in m)]) for m, count in polynomial.items() if count]
+    return "+".join(parts) or "0"

@@ -1,0 +1,279 @@
+"""Static costs against hand counts, against torchvision's published figures, and against fvcore."""
+
+from __future__ import annotations
+
+import warnings
+from fractions import Fraction
+
+import pytest
+import torch
+import torchvision
+from nasc.ir import Graph
+from nasc.targets import Cost, static_cost
+from nasc.targets.cost import LayerCost
+from torch import nn
+
+from .conftest import graph_of
+
+SMALL = """
+graph @small(%image: f32[N, 3, 8, 8]) {
+  width $c = 4
+  %x.q: u8<2^-4>[N, 3, 8, 8] = quantize %image
+  %conv.weight: i4<per 0>[$c, 3, 3, 3] = weight
+  %conv.bias: i32<per 0>[$c] = weight
+  %conv: f32[N, $c, 8, 8] = conv2d %x.q, %conv.weight, %conv.bias {padding=[1, 1]}
+  %act: f32[N, $c, 8, 8] = relu %conv
+  %pool: f32[N, $c, 4, 4] = max_pool2d %act {kernel_size=[2, 2], stride=[2, 2]}
+  %flat: f32[N, $c*16] = reshape %pool {shape=[N, $c*16]}
+  %fc.weight: f32[10, $c*16] = weight
+  %fc: f32[N, 10] = linear %flat, %fc.weight
+  return %fc
+}"""
+
+
+def test_layers_are_counted_by_hand() -> None:
+    cost = static_cost(graph_of(SMALL))
+    conv = LayerCost("conv", "conv2d", (4, 3, 3, 3), (1, 4, 8, 8), 4 * 27 + 4, 4 * 64 * 27, 4, 8)
+    fc = LayerCost("fc", "linear", (10, 64), (1, 10), 640, 640, 32, 32)
+    assert cost.layers == (conv, fc)
+    assert cost.macs == 6912 + 640
+    assert cost.bit_operations == 6912 * 4 * 8 + 640 * 32 * 32
+    assert cost.parameters == 108 + 4 + 640
+
+
+def test_sizes_count_bits_and_steps() -> None:
+    cost = static_cost(graph_of(SMALL))
+    codes = 108 * 4 + 4 * 32 + 640 * 32
+    steps = 4 + 1  # of conv's weights, and of its input; those of the i32 bias are their products
+    assert cost.weight_bits == codes + 32 * steps
+    assert cost.weight_bytes == -(-cost.weight_bits // 8)
+    assert cost.average_bits == Fraction(codes, 108 + 4 + 640)
+    odd = static_cost(
+        graph_of(SMALL.replace("i4<per 0>", "i3<0.5>").replace("%conv.bias: i32<per 0>", "%conv.bias: f32"))
+    )
+    assert odd.weight_bits == 108 * 3 + 4 * 32 + 640 * 32 + 32 * 2
+    assert odd.weight_bytes == (odd.weight_bits + 7) // 8
+
+
+def test_statistics_are_stored_but_not_parameters() -> None:
+    text = """graph @t(%x: f32[N, 4]) {
+      %m: f32[4] = buffer
+      %v: f32[4] = buffer
+      %g: f32[4] = weight
+      %y: f32[N, 4] = batch_norm %x, %m, %v, %g
+      return %y
+    }"""
+    cost = static_cost(graph_of(text))
+    assert (cost.parameters, cost.weight_bytes, cost.layers) == (4, 48, ())
+    assert cost.average_bits == 32
+
+
+def test_networks_without_tensors_cost_nothing() -> None:
+    cost = static_cost(graph_of("graph @t(%x: f32[N, 4]) {\n  %y: f32[N, 4] = relu %x\n  return %y\n}"))
+    assert (cost.parameters, cost.weight_bytes, cost.macs, cost.average_bits) == (0, 0, 0, 0)
+
+
+def test_peak_memory_follows_who_still_needs_what() -> None:
+    """image 768 B; codes 192 B; conv and relu are one buffer of 1024 B; pool 256 B, which the reshape shares."""
+    assert static_cost(graph_of(SMALL)).peak_activation_bytes == max(768 + 192, 192 + 1024, 1024 + 256, 256 + 40)
+    quantized = SMALL.replace(
+        "  %pool: f32[N, $c, 4, 4] = max_pool2d %act",
+        "  %q: u4<0.5>[N, $c, 8, 8] = quantize %act\n  %pool: u4<0.5>[N, $c, 4, 4] = max_pool2d %q",
+    ).replace("%flat: f32", "%flat: u4<0.5>")
+    assert static_cost(graph_of(quantized)).peak_activation_bytes == max(768 + 192, 192 + 128, 128 + 32, 32 + 40)
+
+
+def test_peak_memory_keeps_a_residual_and_outputs_alive() -> None:
+    text = """graph @t(%x: f32[N, 100]) {
+      %a: f32[N, 100] = relu %x
+      %b: f32[N, 100] = tanh %a
+      %w: f32[10, 100] = weight
+      %c: f32[N, 10] = linear %b, %w
+      %d: f32[N, 100] = add %a, %b
+      return %d, %c
+    }"""
+    # a, b, the 40 bytes of c, and d, of which a and b are still needed by d itself
+    assert static_cost(graph_of(text)).peak_activation_bytes == 400 + 400 + 40 + 400
+
+
+def test_records_carry_their_kind() -> None:
+    records = {r.name: r for r in static_cost(graph_of(SMALL)).records()}
+    assert {r.kind for r in records.values()} == {"exact"}
+    assert records["macs"].value == 7552
+    assert records["weight_bytes"].unit == "B"
+    with pytest.raises(ValueError, match="names its source"):
+        Cost("latency", 1e-3, "s", "measured")
+    assert Cost("latency", 1e-3, "s", "measured", 0.9e-3, 1.1e-3, 40, "cpu").samples == 40
+
+
+class Text:
+    """Writes a convolutional network as text, with the shapes of its values."""
+
+    def __init__(self, size: int, channels: int = 3) -> None:
+        self.lines: list[str] = []
+        self.shapes = {"image": (channels, size, size)}
+        self.head = f"graph @net(%image: f32[N, {channels}, {size}, {size}]) {{"
+
+    def put(self, shape: tuple[int, ...], line: str) -> str:
+        name = f"v{len(self.lines)}"
+        self.lines.append(f"%{name}: f32[N, {', '.join(map(str, shape))}] = {line}")
+        self.shapes[name] = shape
+        return name
+
+    def stored(self, *shape: int, kind: str = "weight") -> str:
+        name = f"w{len(self.lines)}"
+        self.lines.append(f"%{name}: f32[{', '.join(map(str, shape))}] = {kind}")
+        return name
+
+    def conv(self, x: str, out: int, k: int, stride: int = 1, pad: int = 0, groups: int = 1, bias: bool = False) -> str:
+        into, size, _ = self.shapes[x]
+        n = (size + 2 * pad - k) // stride + 1
+        operands = f"%{x}, %{self.stored(out, into // groups, k, k)}" + (f", %{self.stored(out)}" if bias else "")
+        options = f"stride=[{stride}, {stride}], padding=[{pad}, {pad}], groups={groups}"
+        return self.put((out, n, n), f"conv2d {operands} {{{options}}}")
+
+    def norm(self, x: str) -> str:
+        c = self.shapes[x][0]
+        affine = [self.stored(c), self.stored(c)]
+        statistics = [self.stored(c, kind="buffer"), self.stored(c, kind="buffer")]
+        return self.put(self.shapes[x], "batch_norm " + ", ".join(f"%{n}" for n in (x, *statistics, *affine)))
+
+    def relu(self, x: str) -> str:
+        return self.put(self.shapes[x], f"relu %{x}")
+
+    def add(self, x: str, y: str) -> str:
+        return self.put(self.shapes[x], f"add %{x}, %{y}")
+
+    def pool(self, x: str, k: int, stride: int, pad: int = 0) -> str:
+        c, n, _ = self.shapes[x]
+        n = (n + 2 * pad - k) // stride + 1
+        return self.put(
+            (c, n, n),
+            f"max_pool2d %{x} {{kernel_size=[{k}, {k}], stride=[{stride}, {stride}], padding=[{pad}, {pad}]}}",
+        )
+
+    def flat(self, x: str, size: int) -> str:
+        c = self.shapes[x][0]
+        x = self.put((c, size, size), f"adaptive_avg_pool2d %{x} {{output_size=[{size}, {size}]}}")
+        return self.put((c * size * size,), f"reshape %{x} {{shape=[N, {c * size * size}]}}")
+
+    def linear(self, x: str, out: int) -> str:
+        weight, bias = self.stored(out, self.shapes[x][0]), self.stored(out)
+        return self.put((out,), f"linear %{x}, %{weight}, %{bias}")
+
+    def graph(self, output: str) -> Graph:
+        body = "\n  ".join(self.lines)
+        return graph_of(f"{self.head}\n  {body}\n  return %{output}\n}}")
+
+
+def alexnet() -> Graph:
+    net = Text(224)
+    x = net.pool(net.relu(net.conv("image", 64, 11, 4, 2, bias=True)), 3, 2)
+    x = net.pool(net.relu(net.conv(x, 192, 5, 1, 2, bias=True)), 3, 2)
+    for out in (384, 256, 256):
+        x = net.relu(net.conv(x, out, 3, 1, 1, bias=True))
+    x = net.flat(net.pool(x, 3, 2), 6)
+    for out in (4096, 4096):
+        x = net.relu(net.linear(x, out))
+    return net.graph(net.linear(x, 1000))
+
+
+def vgg11() -> Graph:
+    net, x = Text(224), "image"
+    for out in (64, 0, 128, 0, 256, 256, 0, 512, 512, 0, 512, 512, 0):
+        x = net.relu(net.conv(x, out, 3, 1, 1, bias=True)) if out else net.pool(x, 2, 2)
+    x = net.flat(x, 7)
+    for out in (4096, 4096):
+        x = net.relu(net.linear(x, out))
+    return net.graph(net.linear(x, 1000))
+
+
+def resnet18() -> Graph:
+    net = Text(224)
+    x = net.pool(net.relu(net.norm(net.conv("image", 64, 7, 2, 3))), 3, 2, 1)
+    for out in (64, 128, 256, 512):
+        for block in range(2):
+            stride = 2 if block == 0 and out > 64 else 1
+            y = net.relu(net.norm(net.conv(x, out, 3, stride, 1)))
+            y = net.norm(net.conv(y, out, 3, 1, 1))
+            skip = net.norm(net.conv(x, out, 1, stride)) if stride == 2 else x
+            x = net.relu(net.add(y, skip))
+    return net.graph(net.linear(net.flat(x, 1), 1000))
+
+
+def mobilenet_v2() -> Graph:
+    net = Text(224)
+    x = net.norm(net.conv("image", 32, 3, 2, 1))
+    for expand, out, repeats, first in (
+        (1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1),
+    ):  # fmt: skip
+        for i in range(repeats):
+            stride, into = first if i == 0 else 1, net.shapes[x][0]
+            y = net.norm(net.conv(x, into * expand, 1)) if expand > 1 else x
+            y = net.norm(net.conv(y, into * expand, 3, stride, 1, groups=into * expand))
+            y = net.norm(net.conv(y, out, 1))
+            x = net.add(x, y) if stride == 1 and into == out else y
+    x = net.norm(net.conv(x, 1280, 1))
+    return net.graph(net.linear(net.flat(x, 1), 1000))
+
+
+PUBLISHED = {
+    "alexnet": (alexnet, torchvision.models.AlexNet_Weights.IMAGENET1K_V1),
+    "vgg11": (vgg11, torchvision.models.VGG11_Weights.IMAGENET1K_V1),
+    "resnet18": (resnet18, torchvision.models.ResNet18_Weights.IMAGENET1K_V1),
+    "mobilenet_v2": (mobilenet_v2, torchvision.models.MobileNet_V2_Weights.IMAGENET1K_V1),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_published_networks_to_the_last_digit(name: str) -> None:
+    """torchvision publishes 10^9 multiply-additions in three digits, and parameters exactly."""
+    build, weights = PUBLISHED[name]
+    cost = static_cost(build())
+    assert round(cost.macs / 1e9, 3) == weights.meta["_ops"]
+    assert cost.parameters == weights.meta["num_params"]
+
+
+def fvcore_counts(module: nn.Module, *shape: int) -> dict[str, int]:
+    """fvcore's count by op: one per multiply-addition."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from fvcore.nn import FlopCountAnalysis
+
+        analysis = FlopCountAnalysis(module.eval(), torch.zeros(1, *shape))
+        analysis.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
+        return dict(analysis.by_operator())
+
+
+def test_fvcore_counts_the_same_for_an_mlp() -> None:
+    module = nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5))
+    text = """graph @mlp(%x: f32[N, 16]) {
+      %a: f32[64, 16] = weight
+      %b: f32[32, 64] = weight
+      %c: f32[5, 32] = weight
+      %u: f32[N, 64] = linear %x, %a
+      %v: f32[N, 32] = linear %u, %b
+      %y: f32[N, 5] = linear %v, %c
+      return %y
+    }"""
+    cost = static_cost(graph_of(text))
+    assert fvcore_counts(module, 16) == {"linear": cost.macs}
+    assert cost.macs == 16 * 64 + 64 * 32 + 32 * 5
+
+
+def test_fvcore_adds_norms_and_pools_for_a_cnn() -> None:
+    """fvcore counts layers as we do, and on top two to four per element of a norm and one per element of a mean."""
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(8, 8, 3, groups=8),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10),
+    )  # fmt: skip
+    net = Text(16)
+    x = net.pool(net.relu(net.norm(net.conv("image", 8, 3, 1, 1, bias=True))), 2, 2)
+    cost = static_cost(net.graph(net.linear(net.flat(net.conv(x, 8, 3, groups=8, bias=True), 1), 10)))
+    found = fvcore_counts(module, 3, 16, 16)
+    assert found.pop("batch_norm") == 2 * 8 * 16 * 16
+    assert found.pop("adaptive_avg_pool2d") == 8 * 6 * 6
+    assert {k: v for k, v in found.items() if v} == {
+        "conv": sum(layer.macs for layer in cost.layers if layer.kind == "conv2d"),
+        "linear": sum(layer.macs for layer in cost.layers if layer.kind == "linear"),
+    }
