@@ -6,7 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class NvmlMeter(EnergyMeter):
     @contextmanager
     def open(self) -> Generator[Source, None, None]:
         with _library() as nvml:
-            sensor = NvmlSensor(nvml, self.uuid)
+            sensor = NvmlSensor(nvml, self.uuid, self.companion)
             device = f"{self.name} ({self.uuid})"
             if (why_not := sensor.refusal(sensor.counter_j)) is None:
                 yield Source(Support(device, Grade.COUNTER), NvmlCounter(sensor))
@@ -90,10 +90,12 @@ class NvmlSensor:
     Args:
         nvml: the `pynvml` module, initialised.
         uuid: which GPU.
+        companion: a process beside this one whose use of the GPU is none of somebody else's.
     """
 
     nvml: Any
     uuid: str
+    companion: int | None = None
 
     def __post_init__(self) -> None:
         self.handle = self._ask(self.nvml.nvmlDeviceGetHandleByUUID, self.uuid, device=False)
@@ -146,7 +148,7 @@ class NvmlSensor:
         )
 
     def _foreign(self) -> tuple[int, ...]:
-        """Processes on the GPU that are not this one.
+        """Processes on the GPU that are neither this one nor its companion.
 
         Inside a container NVML may give numbers that mean nothing here, this process's own among them: one number that
         names no process of ours is taken for our own if our own is missing.
@@ -155,6 +157,7 @@ class NvmlSensor:
         users: set[int] = set()
         for ask in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
             users |= {user.pid for user in self._tell(ask) or ()}
+        users.discard(self.companion or 0)
         if os.getpid() in users:
             return tuple(sorted(users - {os.getpid()}))
         unknown = sorted(user for user in users if not Path(f"/proc/{user}").exists())
@@ -279,3 +282,19 @@ def _library() -> Generator[Any, None, None]:
         yield pynvml
     finally:
         pynvml.nvmlShutdown()
+
+
+def gpu_facts(uuid: str) -> dict[str, Any]:
+    """What NVML says of a GPU, for records: name, UUID and driver, and its state now.
+
+    Raises:
+        MeterUnavailableError: no library, no driver, no such device.
+    """
+    meter = NvmlMeter.choose(uuid=uuid)
+    with _library() as nvml:
+        return {
+            "name": meter.name,
+            "uuid": meter.uuid,
+            "driver": nvml.nvmlSystemGetDriverVersion(),
+            **asdict(NvmlSensor(nvml, meter.uuid).observe()),
+        }
