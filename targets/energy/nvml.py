@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import inf
@@ -129,7 +129,7 @@ class NvmlSensor:
             if fault.value == nvml.NVML_ERROR_NO_PERMISSION:
                 return "no permission to read the sensor; ask the administrator, or run outside the container"
             if fault.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-                return "multi-instance mode (MIG) is on" if self._mig() else "not supported by this GPU or driver"
+                return "multi-instance mode (MIG) is on" if self.divided() else "not supported by this GPU or driver"
             raise
         return None
 
@@ -163,7 +163,8 @@ class NvmlSensor:
         unknown = sorted(user for user in users if not Path(f"/proc/{user}").exists())
         return tuple(sorted(users - set(unknown[:1])))
 
-    def _mig(self) -> bool:
+    def divided(self) -> bool:
+        """Whether the GPU is divided into instances (MIG)."""
         mode = self._tell(self.nvml.nvmlDeviceGetMigMode)
         return mode is not None and mode[0] == self.nvml.NVML_DEVICE_MIG_ENABLE
 
@@ -298,3 +299,58 @@ def gpu_facts(uuid: str) -> dict[str, Any]:
             "driver": nvml.nvmlSystemGetDriverVersion(),
             **asdict(NvmlSensor(nvml, meter.uuid).observe()),
         }
+
+
+def gpu_survey() -> Iterator[tuple[str, str, bool, str]]:
+    """What there is to know of every GPU: what, what was found, whether something cannot be done, what would mend it.
+
+    Raises:
+        MeterUnavailableError: no library or no driver; says how to mend it.
+    """
+    with _library() as nvml:
+        count = nvml.nvmlDeviceGetCount()
+        yield "driver", nvml.nvmlSystemGetDriverVersion(), False, ""
+        uuids = [nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+    if not uuids:
+        yield (
+            "GPU",
+            "none",
+            True,
+            "Give the container a GPU (docker run --gpus all), or check `lspci | grep -i nvidia`.",
+        )
+    for index, uuid in enumerate(uuids):
+        meter = NvmlMeter.choose(uuid=uuid)
+        support = meter.support()
+        with _library() as nvml:
+            sensor = NvmlSensor(nvml, uuid)
+            yield from _of_gpu(f"GPU {index}", meter, support, sensor.observe(), sensor.divided())
+
+
+def _of_gpu(
+    name: str, meter: NvmlMeter, support: Support, now: Observation, divided: bool
+) -> Iterator[tuple[str, str, bool, str]]:
+    yield name, f"{meter.name}, {meter.uuid}", False, ""
+    if support.grade == Grade.COUNTER:
+        yield f"{name}, energy", "energy counter", False, ""
+    else:
+        mend = "Choose latency, or a GPU with an energy counter (Volta and later)."
+        if support.reason and "permission" in support.reason:
+            mend = "Ask the administrator for access to NVML, or run outside the container."
+        if divided:
+            mend = "Energy is measured for whole GPUs; dividing it is the administrator's to undo: nvidia-smi -mig 0"
+        yield f"{name}, energy", support.reason or "none", support.grade is None, mend
+    if divided:
+        yield f"{name}, MIG", "divided into instances; its clocks and energy are those of all of them", False, ""
+    clocks = f"{now.sm_clock_mhz or '?'} MHz, memory {now.memory_clock_mhz or '?'} MHz, {now.temperature_c or '?'} °C"
+    yield f"{name}, clocks", clocks, False, ""
+    if now.throttle:
+        slow = f"slowed down: {', '.join(now.throttle)}"
+        yield (
+            f"{name}, throttling",
+            slow,
+            False,
+            "Let it cool down, or see its power limit: nvidia-smi -q -d PERFORMANCE",
+        )
+    if now.foreign:
+        others = f"used by processes {', '.join(map(str, now.foreign))}"
+        yield f"{name}, users", others, False, "Measure when they are done; nvidia-smi names them."
