@@ -8,6 +8,7 @@ from .drop import Drop
 from .fold_batch_norm import FoldBatchNorm
 from .legalize import Legalize
 from .merge_linear import MergeLinear
+from .place import Place
 from .quantize import Quantize
 from .resize import Resize
 
@@ -24,6 +25,7 @@ __all__ = [
     "MergeLinear",
     "Pass",
     "PassError",
+    "Place",
     "Quantize",
     "Resize",
 ]
