@@ -10,6 +10,7 @@ from .equalize import Equalize
 from .fold_batch_norm import FoldBatchNorm
 from .legalize import Legalize
 from .merge_linear import MergeLinear
+from .place import Place
 from .quantize import Quantize
 from .reestimate_batch_norm import ReestimateBatchNorm
 from .resize import Resize
@@ -30,6 +31,7 @@ __all__ = [
     "MergeLinear",
     "Pass",
     "PassError",
+    "Place",
     "Quantize",
     "ReestimateBatchNorm",
     "Resize",
