@@ -7,7 +7,7 @@ A layer is a matrix product, a convolution one on the patches under its kernel, 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,11 +27,34 @@ class Moments:
         gram: `sum x x^T` of the inputs in the rounded network, [groups, columns, columns].
         cross: `sum r x^T` with the inputs r of the real-numbered network, of the same shape.
         real: `sum r r^T`.
+        rounded_sum: `sum x`, [groups, columns].
+        real_sum: `sum r`.
+        count: of how many outputs per channel.
     """
 
     gram: Tensor
     cross: Tensor
     real: Tensor
+    rounded_sum: Tensor
+    real_sum: Tensor
+    count: int
+
+    def centred(self) -> Moments:
+        """The moments about the means: what counts where a bias takes up any difference of means."""
+        x, r = self.rounded_sum[..., None], self.real_sum[..., None]
+        return Moments(
+            self.gram - x @ x.mT / self.count,
+            self.cross - r @ x.mT / self.count,
+            self.real - r @ r.mT / self.count,
+            torch.zeros_like(self.rounded_sum),
+            torch.zeros_like(self.real_sum),
+            self.count,
+        )
+
+    def mean_difference(self, real: Tensor, rounded: Tensor) -> Tensor:
+        """By how much outputs are too small on average, [groups, rows], for weights [groups, rows, columns]."""
+        wanted, found = real @ self.real_sum[..., None], rounded @ self.rounded_sum[..., None]
+        return (wanted - found)[..., 0] / self.count
 
 
 def moments_of(layer: Op, weight: Tensor, rounded: list[Tensor], real: list[Tensor]) -> Moments:
@@ -43,11 +66,12 @@ def moments_of(layer: Op, weight: Tensor, rounded: list[Tensor], real: list[Tens
         rounded: its input in the rounded network.
         real: its input in the real-numbered network.
     """
-    gram, cross, own = 0, 0, 0
+    sums: Any = [0, 0, 0, 0, 0, 0]
     for left, right in zip(rounded, real, strict=True):
         x, r = columns(layer, weight, left), columns(layer, weight, right)
-        gram, cross, own = gram + x @ x.mT, cross + r @ x.mT, own + r @ r.mT
-    return Moments(cast(Tensor, gram), cast(Tensor, cross), cast(Tensor, own))
+        found = (x @ x.mT, r @ x.mT, r @ r.mT, x.sum(2), r.sum(2), x.shape[2])
+        sums = [total + more for total, more in zip(sums, found, strict=True)]
+    return Moments(*sums)
 
 
 def columns(layer: Op, weight: Tensor, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...ir import SPECS, Graph, Op, Type, UsageError, chosen_layers, fresh_name, operand, output_axis, rebuilt
 from ..lockstep import Lockstep, unrounded
 from ..network import Network
-from ..weights import Computed, Recipe, Rounded, Source, container
+from ..weights import Computed, Mended, Recipe, Rounded, container
 from .base import Context, Pass, PassError, expect_calibrated, register
 
 
@@ -58,7 +58,7 @@ class CorrectBias(Pass):
         if not chosen:
             return network
         batches = context.samples(self.samples, "correct-bias")
-        reals = {op.name: network.weights.real(op.name) for op in graph.stored}
+        reals = {op.name: network.weights.original(op.name).tensor for op in graph.stored}
         real, rounded = Lockstep(graph, reals, batches, unrounded), Lockstep(graph, network.values, batches)
         found: dict[str, Recipe] = {}
         for op in graph.ops:
@@ -133,8 +133,8 @@ def mean_difference(layer: Op, wanted: list[Tensor], found: list[Tensor]) -> Ten
 
 def shifted(bias: Recipe, shift: Tensor) -> Recipe:
     """A bias with something added, rounded with the step it has."""
-    real = bias.source.tensor if isinstance(bias, Rounded) else bias.tensor
-    moved = Source((real.double() + shift).to(real.dtype))
+    real = bias.source if isinstance(bias, Rounded) else bias
+    moved = Mended(real, (real.tensor.double() + shift).to(real.tensor.dtype))
     return Rounded(moved, bias.format, bias.steps, bias.axis) if isinstance(bias, Rounded) else moved
 
 

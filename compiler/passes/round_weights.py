@@ -11,8 +11,9 @@ from ...ir import SPECS, Graph, Op, UsageError, chosen_layers, operand
 from ..lockstep import Lockstep, unrounded
 from ..network import Network
 from ..reconstruction import Moments, moments_of, output_error, rounded_codes, towards
-from ..weights import Recipe, Rounded, Source
+from ..weights import Mended, Recipe, Rounded, Store
 from .base import Context, Pass, expect_calibrated, register
+from .correct_bias import correctable, real_numbers, shifted, with_biases
 
 INSIDE = 0.49
 """How far from a code, in steps, a real number may be that stands for it."""
@@ -25,12 +26,13 @@ class RoundWeights(Pass):
 
     Steps stay; codes change. From the calibration data comes `H = sum x x^T` over what a layer reads in the rounded
     network. Columns of the weight are rounded in the order of `H`'s diagonal, and the error of each is spread over the
-    columns not yet rounded so that the outputs change least. Where the inputs are rounded too, the outputs aimed at are
-    those of the real-numbered network. What is no better on the data than rounding to nearest stays so.
+    columns not yet rounded so that the outputs change least. The outputs aimed at are those of the real-numbered
+    network. What is no better on the data than rounding to nearest stays so. The bias takes up what is left of the
+    mean, so `H` is taken about the mean; a layer without a bias gets one, as in `correct-bias`.
 
     Linear layers and convolutions over one or two axes with weights of their own are rounded so, all others to nearest.
     The real numbers beside the codes move just as far as their codes ask, so that training goes on from there. Put it
-    behind `calibrate`, before `correct-bias` and `legalize`.
+    behind `calibrate`, before `legalize`.
 
     Args:
         layers: names of layers, patterns or kinds.
@@ -66,26 +68,39 @@ class RoundWeights(Pass):
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
-        graph = network.graph
-        expect_calibrated(graph, self.name)
-        chosen = {op.name for op in chosen_layers(graph, self.layers) if self.suits(network, op)}
-        if not chosen:
+        expect_calibrated(network.graph, self.name)
+        layers = [op.name for op in chosen_layers(network.graph, self.layers) if self.suits(network, op)]
+        if not layers:
             return network
-        batches = context.samples(self.samples, "round-weights")
-        reals = {op.name: network.weights.real(op.name) for op in graph.stored}
+        network = with_biases(network, layers)
+        graph = network.graph
+        batches = context.samples(self.samples, self.name)
+        reals = {op.name: network.weights.original(op.name).tensor for op in graph.stored}
         real, rounded = Lockstep(graph, reals, batches, unrounded), Lockstep(graph, network.values, batches)
         found: dict[str, Recipe] = {}
         for op in graph.ops:
-            if op.name in chosen:
-                name = op.inputs[1]
-                recipe = network.weights.recipe(name)
+            if op.name in layers:
+                recipe = network.weights.recipe(op.inputs[1])
                 assert isinstance(recipe, Rounded)
                 seen = moments_of(op, recipe.source.tensor, rounded.given(op.inputs[0]), real.given(op.inputs[0]))
-                found[name] = better = chosen_codes(recipe, seen, self.damping)
-                rounded.set(name, better.real)
+                found.update(self.mended(network, op, recipe, seen))
+                for name in op.inputs[1:]:
+                    if name in found:
+                        rounded.set(name, real_numbers(found[name]))
             real.go(op)
             rounded.go(op)
         return replace(network, weights=network.weights.with_recipes(found))
+
+    def mended(self, network: Network, layer: Op, recipe: Rounded, seen: Moments) -> dict[str, Recipe]:
+        """The layer's weight with other codes, and the bias that goes with them."""
+        bias, original = operand(layer, "bias"), network.weights.original(layer.inputs[1])
+        if bias is None or not correctable(network.graph, layer):
+            return {layer.inputs[1]: chosen_codes(recipe, original, seen, self.damping)}
+        better = chosen_codes(recipe, original, seen.centred(), self.damping)
+        groups, width = seen.rounded_sum.shape
+        real, found = (t.double().reshape(groups, -1, width) for t in (original.tensor, better.real))
+        shift = seen.mean_difference(real, found).flatten() + missing(network.weights, bias)
+        return {layer.inputs[1]: better, bias: shifted(network.weights.recipe(bias), shift)}
 
     def suits(self, network: Network, layer: Op) -> bool:
         """Whether a layer's weight is rounded here."""
@@ -108,20 +123,25 @@ def few_bits(network: Network, layer: Op, bits: int) -> bool:
     )
 
 
-def chosen_codes(recipe: Rounded, seen: Moments, damping: float) -> Rounded:
+def missing(store: Store, bias: str) -> Tensor:
+    """What a bias has less than in the real-numbered network."""
+    return store.original(bias).tensor.double() - real_numbers(store.recipe(bias)).double()
+
+
+def chosen_codes(recipe: Rounded, original: Recipe, seen: Moments, damping: float) -> Rounded:
     """A weight with the codes that keep the outputs best, or as it is where none are better."""
-    real = recipe.source.tensor
+    real = original.tensor
     groups = seen.gram.shape[0]
     rows = real.double().reshape(groups, real.shape[0] // groups, -1)
     steps = recipe.steps.double().expand(real.shape[0]).reshape(groups, -1, 1)
     goal = towards(rows, seen, damping)
     low, high = recipe.format.low, recipe.format.high
     codes = rounded_codes(goal, seen.gram, steps, low, high, damping)
-    nearest = torch.round(rows / steps).clamp(low, high)
-    better = output_error(codes * steps, rows, seen) < output_error(nearest * steps, rows, seen)
-    codes = torch.where(better[..., None], codes, nearest)
+    old = recipe.tensor.double().reshape(rows.shape)
+    better = output_error(codes * steps, rows, seen) < output_error(old * steps, rows, seen)
+    codes = torch.where(better[..., None], codes, old)
     moved = moved_into(rows, codes, steps, low, high)
-    return Rounded(Source(moved.reshape(real.shape).to(real.dtype)), recipe.format, recipe.steps, recipe.axis)
+    return Rounded(Mended(original, moved.reshape(real.shape).to(real.dtype)), recipe.format, recipe.steps, recipe.axis)
 
 
 def moved_into(rows: Tensor, codes: Tensor, steps: Tensor, low: int, high: int) -> Tensor:
