@@ -55,7 +55,7 @@ class Space:
     order: tuple[str, ...]
     before: str = "cleanup"
     between: str = "fold-batch-norm | merge-linear"
-    after: str = "calibrate | legalize"
+    after: str = "place | calibrate | legalize"
 
     @cached_property
     def free(self) -> tuple[Knob, ...]:
@@ -212,7 +212,7 @@ def build_space(
     widths: bool = False,
     before: str = "cleanup",
     between: str = "fold-batch-norm | merge-linear",
-    after: str = "calibrate | legalize",
+    after: str = "place | calibrate | legalize",
 ) -> Space:
     """The space of a graph: nasc's default, or what the rules offer; a later rule overrides an earlier one.
 
