@@ -49,6 +49,7 @@ class Space:
         before: passes before widths change.
         between: passes between widths and formats.
         after: passes behind formats.
+        left_out: what was not offered, and why, as sentences.
     """
 
     knobs: tuple[Knob, ...]
@@ -56,6 +57,7 @@ class Space:
     before: str = "cleanup"
     between: str = "fold-batch-norm | merge-linear"
     after: str = "place | calibrate | legalize"
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def free(self) -> tuple[Knob, ...]:
