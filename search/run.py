@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import NascError
+from ..targets import target_named
+from ..targets.truth import table
 from .config import Settings
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
@@ -25,6 +27,7 @@ from .result import Result
 from .seeds import REFERENCE, Plan
 from .space import Space, build_space
 from .space_rules import parse_rule
+from .space_truth import latency_counts, suspects, without_slow
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
 from .trials import Trials
@@ -80,7 +83,7 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         settings.training.epochs,
     )
     plan = _plan(problem, settings, space)
-    notices = list(wanted.notices)
+    notices = [*wanted.notices, *space.left_out]
     trials = Trials(
         study=study,
         space=space,
@@ -101,7 +104,7 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
             wanted.objectives,
             wanted.constraints,
             baseline,
-            wanted.notices,
+            tuple(notices),
         )
     )
     reference = _reference(problem, space, plan, ladder, study, observer)
@@ -126,13 +129,18 @@ def space_of(problem: Problem, settings: Settings) -> Space:
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
+    target = f"target={problem.target}"
     widths = settings.training.epochs > 0 if chosen.widths is None else chosen.widths
-    return build_space(
+    space = build_space(
         problem.builder.graph,
         [parse_rule(text) for text in chosen.space],
         widths=widths,
-        after=f"calibrate{{{', '.join(options)}}} | legalize{{target={problem.target}}}",
+        after=f"place{{{target}}} | calibrate{{{', '.join(options)}}} | legalize{{{target}}}",
     )
+    if not (latency_counts(chosen.objectives) and suspects(space)):
+        return space
+    runtime = target_named(problem.target)
+    return space if runtime.unavailable() else without_slow(space, problem.builder.graph, table(runtime))
 
 
 def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, str]:
