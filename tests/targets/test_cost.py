@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -11,6 +12,7 @@ import torchvision
 from nasc.ir import Graph
 from nasc.targets import Cost, static_cost
 from nasc.targets.cost import LayerCost
+from nasc.targets.counting import uncounted
 from torch import nn
 
 from .conftest import graph_of
@@ -53,6 +55,50 @@ def test_sizes_count_bits_and_steps() -> None:
     )
     assert odd.weight_bits == 108 * 3 + 4 * 32 + 640 * 32 + 32 * 2
     assert odd.weight_bytes == (odd.weight_bits + 7) // 8
+
+
+def test_every_kind_of_op_has_a_rule() -> None:
+    """A new op comes with its count, or this fails."""
+    assert uncounted() == ()
+    assert uncounted(("relu", "frobnicate", "linear")) == ("frobnicate",)
+
+
+def test_each_node_is_counted_by_hand() -> None:
+    graph = graph_of(SMALL)
+    nodes = {n.name: n for n in static_cost(graph).nodes}
+    assert list(nodes) == ["x.q", "conv", "act", "pool", "flat", "fc"]
+    conv = nodes["conv"]
+    assert (conv.macs, conv.operations, conv.parameters) == (6912, 256, 112)  # the bias is added to each of 256 results
+    assert conv.bit_operations == 6912 * 32
+    assert (conv.read_bytes, conv.written_bytes, conv.stored_bytes) == (192, 1024, 54 + 16)
+    assert conv.intensity == (2 * 6912 + 256) / (192 + 1024 + 70)
+    assert conv.weight_bits == 108 * 4 + 4 * 32 + 4 * 32  # codes, biases, and a step per channel
+    assert (nodes["x.q"].operations, nodes["x.q"].weight_bits) == (2 * 192, 32)
+    assert (nodes["act"].operations, nodes["pool"].operations, nodes["flat"].operations) == (256, 4 * 64, 0)
+    assert nodes["pool"].live_bytes == 1024 + 256
+
+
+@pytest.mark.parametrize("build", [lambda: graph_of(SMALL), lambda: vgg11(), lambda: resnet18()])
+def test_totals_are_the_sums_of_the_nodes(build: Callable[[], Graph]) -> None:
+    cost = static_cost(build())
+    assert sum(n.parameters for n in cost.nodes) == cost.parameters
+    assert sum(n.weight_bits for n in cost.nodes) == cost.weight_bits
+    assert max(n.live_bytes for n in cost.nodes) == cost.peak_activation_bytes
+    assert cost.macs == sum(layer.macs for layer in cost.layers)
+    assert cost.bit_operations == sum(layer.bit_operations for layer in cost.layers)
+
+
+def test_a_shared_tensor_counts_once() -> None:
+    text = """graph @t(%x: f32[N, 4]) {
+      %w: f32[4, 4] = weight
+      %a: f32[N, 4] = linear %x, %w
+      %b: f32[N, 4] = linear %a, %w
+      return %b
+    }"""
+    cost = static_cost(graph_of(text))
+    assert [n.parameters for n in cost.nodes] == [16, 0]
+    assert [n.stored_bytes for n in cost.nodes] == [64, 64]
+    assert (cost.parameters, cost.macs) == (16, 32)
 
 
 def test_statistics_are_stored_but_not_parameters() -> None:
