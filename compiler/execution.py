@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch._ops import OpOverload
 
@@ -32,6 +31,7 @@ class Frame:
     Args:
         graph: the graph that runs.
         batch: the length of `N` in this run.
+        device: where it runs.
         training: whether batch norms use and update running statistics (`torch.nn.BatchNorm1d`).
         quantize: how `quantize` ops round; by default as a runtime does, without gradients.
     """
@@ -41,10 +41,12 @@ class Frame:
         graph: Graph,
         batch: int,
         *,
+        device: torch.device | None = None,
         training: bool = False,
         quantize: Callable[[Op, Tensor], Tensor] | None = None,
     ) -> None:
         self.graph = graph
+        self.device = device
         self.batch = batch
         self.training = training
         self.quantize = quantize or _as_runtime
@@ -85,7 +87,8 @@ def run(
     Raises:
         ExecutionError: inputs of other shapes than the graph takes, or a step that is not calibrated.
     """
-    frame = Frame(graph, batch_of(graph, inputs), training=training, quantize=quantize)
+    device = inputs[0].device if inputs else None
+    frame = Frame(graph, batch_of(graph, inputs), device=device, training=training, quantize=quantize)
     known: dict[str, Tensor] = {i.name: t for i, t in zip(graph.inputs, inputs, strict=True)}
     for name, tensor in known.items() if observe else ():
         observe(name, tensor)  # pyright: ignore[reportOptionalCall]
@@ -157,9 +160,9 @@ def compute(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor
     Raises:
         ExecutionError: torch cannot run it on these values.
     """
-    kernel = KERNELS.get(op.kind, raw)
+    function = KERNELS.get(op.kind, raw)
     try:
-        return kernel(frame, op, inputs)
+        return function(frame, op, inputs)
     except (RuntimeError, ValueError, IndexError) as error:
         place = f"{op.location}: " if op.location else ""
         raise ExecutionError(f"{place}error: {op.kind} %{op.name}: {error}") from error
@@ -195,6 +198,12 @@ def unknown_step(what: str) -> ExecutionError:
     return ExecutionError(f"error: {what} has no step yet", mend="Add `calibrate` to the pipeline.")
 
 
+def values(frame: Frame, op: Op, *names: str) -> dict[str, Any]:
+    """Attributes of an op, all of them or those named, with defaults filled in and terms as numbers."""
+    defaults = SPECS[op.kind].attributes
+    return {n: frame.resolve(op.attribute(n, defaults[n])) for n in names or defaults}
+
+
 def kernel(*kinds: str) -> Callable[[Kernel], Kernel]:
     """Register how ops of these kinds run."""
 
@@ -206,137 +215,12 @@ def kernel(*kinds: str) -> Callable[[Kernel], Kernel]:
     return register
 
 
-@kernel("quantize")
-def _quantize(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return frame.quantize(op, inputs[0])
-
-
-@kernel("cast")
-def _cast(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    from .weights import container
-
-    return inputs[0].to(container(op.type.format))
-
-
 def alike(inputs: list[Tensor]) -> list[Tensor]:
     """The tensors in the widest of their formats, as an op's rule says it computes."""
     widest = inputs[0].dtype
     for tensor in inputs[1:]:
         widest = torch.promote_types(widest, tensor.dtype)
     return [tensor.to(widest) for tensor in inputs]
-
-
-@kernel("linear")
-def _linear(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return F.linear(*alike(inputs))
-
-
-@kernel("conv1d", "conv2d", "conv3d")
-def _conv(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    function = cast(Any, {"conv1d": F.conv1d, "conv2d": F.conv2d, "conv3d": F.conv3d}[op.kind])
-    x, weight, *bias = alike(inputs)
-    values = {n: frame.resolve(op.attribute(n, SPECS[op.kind].attributes[n])) for n in SPECS[op.kind].attributes}
-    return function(x, weight, bias[0] if bias else None, **values)
-
-
-@kernel("batch_norm")
-def _batch_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    x, mean, var, *affine = inputs if frame.training else alike(inputs)  # training writes to the running statistics
-    weight, bias = (*affine, None, None)[:2]
-    eps = cast(float, op.attribute("eps", 1e-5))
-    return F.batch_norm(x, mean, var, weight, bias, training=frame.training, momentum=0.1, eps=eps)
-
-
-@kernel("layer_norm")
-def _layer_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    x, *affine = alike(inputs)
-    weight, bias = (*affine, None, None)[:2]
-    return F.layer_norm(
-        x, frame.resolve(op.attribute("normalized_shape")), weight, bias, cast(float, op.attribute("eps", 1e-5))
-    )
-
-
-@kernel("prelu")
-def _prelu(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return F.prelu(*alike(inputs))
-
-
-_FUNCTIONS: dict[str, Callable[..., Tensor]] = {
-    "relu": F.relu, "relu6": F.relu6, "leaky_relu": F.leaky_relu, "elu": F.elu, "selu": F.selu, "celu": F.celu,
-    "gelu": F.gelu, "silu": F.silu, "mish": F.mish, "sigmoid": torch.sigmoid, "tanh": torch.tanh,
-    "hardtanh": F.hardtanh,
-    "hardswish": F.hardswish, "hardsigmoid": F.hardsigmoid, "softplus": F.softplus, "clamp": torch.clamp,
-    "exp": torch.exp,
-    "log": torch.log, "sqrt": torch.sqrt, "rsqrt": torch.rsqrt, "neg": torch.neg, "abs": torch.abs, "erf": torch.erf,
-    "reciprocal": torch.reciprocal,
-}  # fmt: skip
-
-
-@kernel(*_FUNCTIONS)
-def _unary(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    defaults = SPECS[op.kind].attributes
-    return _FUNCTIONS[op.kind](inputs[0], **{n: op.attribute(n, d) for n, d in defaults.items()})
-
-
-_OPERATORS: dict[str, Callable[..., Tensor]] = {
-    "add": torch.add, "sub": torch.sub, "mul": torch.mul, "div": torch.div, "pow": torch.pow, "maximum": torch.maximum,
-    "minimum": torch.minimum, "eq": torch.eq, "ne": torch.ne, "lt": torch.lt, "le": torch.le, "gt": torch.gt,
-    "ge": torch.ge,
-}  # fmt: skip
-
-
-@kernel(*_OPERATORS)
-def _binary(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    left, right = op.attribute("input"), op.attribute("other")
-    operands: list[Any] = [*inputs]
-    if left is not None:
-        operands.insert(
-            0, left if op.kind == "pow" else torch.tensor(left, dtype=inputs[0].dtype, device=inputs[0].device)
-        )
-    if right is not None:
-        tensors = op.kind in ("maximum", "minimum")
-        operands.append(torch.tensor(right, dtype=inputs[0].dtype, device=inputs[0].device) if tensors else right)
-    return _OPERATORS[op.kind](*operands)
-
-
-@kernel("softmax", "log_softmax")
-def _softmax(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    function = F.softmax if op.kind == "softmax" else F.log_softmax
-    return function(inputs[0], dim=cast(int, op.attribute("dim")))
-
-
-@kernel("reshape")
-def _reshape(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return inputs[0].reshape(frame.resolve(op.attribute("shape")))
-
-
-@kernel("permute")
-def _permute(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return inputs[0].permute(frame.resolve(op.attribute("dims")))
-
-
-@kernel("cat")
-def _cat(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return torch.cat(inputs, dim=cast(int, op.attribute("dim", 0)))
-
-
-@kernel("mean", "sum", "amax", "amin")
-def _reduce(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    dims = frame.resolve(op.attribute("dim", ())) or list(range(inputs[0].dim()))
-    return getattr(torch, op.kind)(inputs[0], dim=dims, keepdim=bool(op.attribute("keepdim", False)))
-
-
-@kernel(*(f"{k}_pool{n}d" for k in ("max", "avg") for n in (1, 2, 3)))
-def _pool(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    values = {n: frame.resolve(op.attribute(n, d)) for n, d in SPECS[op.kind].attributes.items()}
-    if op.kind == "avg_pool1d" and values.pop("divisor_override") is not None:
-        raise ExecutionError(f"error: avg_pool1d %{op.name}: torch knows no divisor_override here")
-    return getattr(F, op.kind)(inputs[0], **values)
-
-
-@kernel(*(f"adaptive_avg_pool{n}d" for n in (1, 2, 3)))
-def _adaptive(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
-    return getattr(F, op.kind)(inputs[0], frame.resolve(op.attribute("output_size")))
 
 
 def aten(op: Op) -> Any:
@@ -373,3 +257,6 @@ def raw(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor, ..
     pairs = cast("tuple[tuple[str, Attribute], ...]", op.attribute("kwargs", ()))
     result = target(*args, **{k: decode(v) for k, v in pairs})
     return tuple(result) if isinstance(result, tuple | list) else result
+
+
+from . import kernels  # noqa: E402, F401  # pyright: ignore[reportUnusedImport]  # registers itself

@@ -67,6 +67,12 @@ class Network:
             found[op.name] = recipe.real if isinstance(recipe, Rounded) else recipe.tensor
         return found
 
+    @cached_property
+    def indices(self) -> Mapping[str, Tensor]:
+        """The stored tensors of integers and truth values: positions, masks."""
+        whole = [op.name for op in self.graph.stored if not op.type.format.is_float and not op.type.quantized]
+        return {name: self.weights.recipe(name).tensor for name in whole}
+
     def __call__(self, *inputs: Tensor) -> Any:
         """Run the network with torch, without gradients.
 

@@ -6,7 +6,7 @@ from .edit import reading, rebuilt, rewired, without_dead_code
 from .errors import NascError, UsageError
 from .formats import Format, format_named
 from .graph import STORED, Attribute, Graph, Input, Location, Op, fresh_name
-from .infer import Frozen, Inference, infer
+from .infer import Frozen, Inference, infer, is_ordered, ordered_graph
 from .layers import aliases, chosen_layers, layers, operand, output_axis, width_named
 from .parser import ParseError, parse, parse_axes, parse_encoding
 from .printer import op_text, text
@@ -51,9 +51,11 @@ __all__ = [
     "fresh_name",
     "graph_digest",
     "infer",
+    "is_ordered",
     "layers",
     "op_text",
     "operand",
+    "ordered_graph",
     "output_axis",
     "parse",
     "parse_axes",

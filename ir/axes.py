@@ -133,6 +133,36 @@ def has_batch(axis: Axis) -> bool:
     return isinstance(axis, Batch) or (isinstance(axis, Product | Sum) and any(map(has_batch, axis.terms)))
 
 
+def polynomial(axis: Axis) -> Mapping[tuple[str, ...], int]:
+    """The length of `axis` as a polynomial over widths and batch: sorted factors to coefficient, without zeros.
+
+    Two terms have equal polynomials where their lengths are equal whatever the sizes of the widths.
+    """
+    match axis:
+        case Const(value=value):
+            return {(): value} if value else {}
+        case Batch():
+            return {("",): 1}
+        case Width(name):
+            return {(name,): 1}
+        case Product(terms):
+            result: dict[tuple[str, ...], int] = {(): 1}
+            for term in terms:
+                grown: dict[tuple[str, ...], int] = {}
+                for key, count in result.items():
+                    for other, times in polynomial(term).items():
+                        both = tuple(sorted((*key, *other)))
+                        grown[both] = grown.get(both, 0) + count * times
+                result = grown
+            return result
+        case Sum(terms):
+            result = {}
+            for term in terms:
+                for key, count in polynomial(term).items():
+                    result[key] = result.get(key, 0) + count
+            return result
+
+
 def size(axis: Axis, widths: Mapping[str, int], batch: int = 1) -> int:
     """The length of `axis` when each width has the size given and the batch is `batch`.
 

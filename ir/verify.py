@@ -87,7 +87,8 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
                     break
         if not held and op.kind in SPECS and op.kind not in STORED:
             try:
-                types, op = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes), infer=False)
+                solver = Solver(graph.sizes, ordered=False)
+                types, op = apply_rule(op, [known[n] for n in op.inputs], solver, infer=False)
                 op = op if types == op.types else replace(op, types=types)
             except Fault as fault:
                 faults.append(report(op, fault))
@@ -172,7 +173,7 @@ def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, t
     if typed:
         return faults
     try:
-        types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(sizes), infer=False)
+        types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(sizes, ordered=False), infer=False)
     except Fault as fault:
         return [*faults, report(op, fault)]
     for name, found, expected in zip(op.results, op.types, types, strict=True):

@@ -38,13 +38,14 @@ class Traced:
     why_static: str = ""
 
 
-def trace(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Traced:
+def trace(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, dynamic: bool = True) -> Traced:
     """Export a module in evaluation mode.
 
     Args:
         module: the network; its mode is put back afterwards.
         args: example inputs; the batch is axis 0 of every tensor as long as the first tensor's.
         kwargs: example keyword inputs.
+        dynamic: whether to try a batch of any length first.
 
     Raises:
         ExportError: torch.export refuses the model, with or without a dynamic batch.
@@ -60,14 +61,16 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     was_training = {m: m.training for m in module.modules()}
     module.eval()
     try:
-        if batch:
+        if batch and dynamic:
             try:
                 positional = shapes[0] if not kwargs else (*shapes[0], *shapes[1].values())
                 return Traced(_export(module, wide_args, wide_kwargs, positional), dynamic=True)
             except Exception as error:  # torch.export raises whatever the traced code and its own checks raise
                 refused = _first_line(error)
         else:
-            refused = "no input is a tensor with a batch axis"
+            refused = (
+                "no input is a tensor with a batch axis" if dynamic else "an axis depends on the batch in other ways"
+            )
         try:
             return Traced(_export(module, args, dict(kwargs), None), dynamic=False, why_static=refused)
         except Exception as error:

@@ -10,7 +10,6 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
 from typing import Any, ClassVar, Self, TypeAlias
 
-import torch
 from torch import Tensor
 
 from ...ir import Encoding, NascError, Op, ParseError, UsageError, parse_encoding
@@ -221,11 +220,3 @@ def split(text: str, separator: str) -> Iterator[str]:
     if depth:
         raise UsageError(f"pipeline: expected {depth[-1]!r} before the end of {text!r}")
     yield text[start:].strip()
-
-
-def generator(seed: int, *what: str) -> torch.Generator:
-    """A source of random numbers that depends on the seed and on what it is for, and on nothing else."""
-    import hashlib
-
-    digest = hashlib.sha256("\n".join([str(seed), *what]).encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)

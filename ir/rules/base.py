@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import cast
 
-from ..axes import Axes, Axis, Const, has_batch, size
+from ..axes import Axes, Axis, Const, Product, has_batch, polynomial, product, size
 from ..errors import NascError
-from ..formats import F32, FLOATS, Format
+from ..formats import BOOL, F32, FLOATS, I64, Format
 from ..graph import Attribute, Op, canonical, is_axis
 from ..printer import attribute_text
 from ..solver import Mismatch, Reason, Solver
@@ -48,7 +48,8 @@ class Spec:
         attributes: names and defaults in canonical order.
         weight_axis: for layers, the axis of operand `weight` that is the layer's output.
         input_axis: for layers, the axis of operand `weight` along which it reads its input.
-        encoding: gives how the results are stored; by default in the widest float format among the operands.
+        encoding: gives how the results are stored, all alike or one by one; by default as arithmetic on the operands
+            gives it, see `Site.promoted`.
     """
 
     kind: str
@@ -57,7 +58,7 @@ class Spec:
     attributes: Mapping[str, Attribute] = field(default_factory=dict[str, Attribute])
     weight_axis: int | None = None
     input_axis: int | None = None
-    encoding: Callable[[Site], Encoding] | None = None
+    encoding: Callable[[Site], Encoding | Sequence[Encoding]] | None = None
 
     @property
     def is_layer(self) -> bool:
@@ -88,7 +89,7 @@ def op(
     *operands: str,
     weight_axis: int | None = None,
     input_axis: int | None = None,
-    encoding: Callable[[Site], Encoding] | None = None,
+    encoding: Callable[[Site], Encoding | Sequence[Encoding]] | None = None,
     **attributes: Attribute,
 ) -> Callable[[Callable[[Site], Sequence[Axes]]], Callable[[Site], Sequence[Axes]]]:
     """Declare an op kind; the decorated function is its rule."""
@@ -117,14 +118,22 @@ def attributes(kind: str, given: Mapping[str, Attribute]) -> tuple[tuple[str, At
 
 
 class Site:
-    """One op with its operands, as its rule sees it."""
+    """One op with its operands, as its rule sees it.
+
+    Args:
+        op: the op.
+        spec: the declaration of its kind.
+        types: the types of its operands.
+        solver: what is known of the axes.
+        infer: whether sizes in attributes may turn out to be widths.
+    """
 
     def __init__(self, op: Op, spec: Spec, types: Sequence[Type], solver: Solver, *, infer: bool) -> None:
         self.op = op
         self.spec = spec
         self.solver = solver
         self.solved: dict[str, Attribute] = {}
-        self._types = types
+        self.types = types
         self.infers = infer
         least, most = spec.arity
         if len(types) < least or (most is not None and len(types) > most):
@@ -133,11 +142,11 @@ class Site:
 
     def has(self, operand: str) -> bool:
         """Whether an optional operand is there."""
-        return self.spec.index(operand) < len(self._types)
+        return self.spec.index(operand) < len(self.types)
 
     def type(self, operand: str) -> Type:
         """An operand's type as the graph has it; its axes may be out of date: see `axes`."""
-        return self._types[self.spec.index(operand)]
+        return self.types[self.spec.index(operand)]
 
     def axes(self, operand: str, rank: int | None = None) -> Axes:
         """An operand's axes with all that is known by now.
@@ -152,7 +161,7 @@ class Site:
 
     def all_axes(self) -> list[Axes]:
         """The axes of every operand, in order."""
-        return [tuple(map(self.solver.resolve, t.axes)) for t in self._types]
+        return [tuple(map(self.solver.resolve, t.axes)) for t in self.types]
 
     def attribute(self, name: str) -> Attribute:
         """An attribute, or its default."""
@@ -191,7 +200,10 @@ class Site:
 
     def _as_term(self, value: Attribute, name: str) -> Axis:
         if is_axis(value):
-            return self.solver.resolve(cast(Axis, value))
+            axis = self.solver.resolve(cast(Axis, value))
+            if self.infers and isinstance(axis, Product):
+                return product(self.fresh(t.value) if isinstance(t, Const) else t for t in axis.terms)
+            return axis
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise Fault(f"attribute {name} must hold sizes, found {attribute_text(value)}")
         return self.solver.fresh(value) if self.infers and value > 1 else Const(value)
@@ -204,16 +216,32 @@ class Site:
         """An axis that the rule knows to exist, and nothing else of."""
         return self.solver.fresh(size)
 
+    def call(self, axis: Axis, hint: str) -> None:
+        """Say what a width is, for its name."""
+        self.solver.call(axis, hint)
+
+    def by_size(self) -> bool:
+        """Whether lengths alone count, and not which index belongs to which width; see `solver`. A rule that asks has
+        an axis that it must else fix."""
+        self.solver.strained = True
+        return not self.solver.ordered
+
+    def alike(self, left: Axis, right: Axis) -> bool:
+        """Whether two terms are the same as they stand, in the reading at hand."""
+        return left == right or (not self.solver.ordered and polynomial(left) == polynomial(right))
+
     def size(self, axis: Axis) -> int:
-        """An axis's length."""
+        """An axis's length, with 1 for the batch."""
         return self.solver.size(axis)
 
     def fixed(self, axis: Axis, why: str) -> int:
         """The length of an axis that this op cannot let change.
 
         Raises:
-            Fault: the axis may change, as a graph under check says.
+            Fault: the axis may change, as a graph under check says, or it is the batch.
         """
+        if has_batch(self.solver.resolve(axis)):
+            raise Fault(f"{why}: found {self.show(axis)}, which depends on the batch")
         try:
             return self.solver.freeze(axis, self.reason(why))
         except Mismatch as mismatch:
@@ -248,7 +276,7 @@ class Site:
         """A term with its size: `$stem = 24`, `$a*64 = 1024`, `16`."""
         resolved = self.solver.resolve(axis)
         plain = isinstance(resolved, Const) or has_batch(resolved)
-        return str(resolved) if plain else f"{resolved} = {self.solver.size(resolved)}"
+        return str(resolved) if plain else f"{resolved} = {self.solver.shown_size(resolved)}"
 
     def _value(self, operand: str) -> str:
         return self.op.inputs[self.spec.index(operand)]
@@ -258,8 +286,26 @@ class Site:
 
     def float_format(self) -> Format:
         """The widest float format among the operands; integers with a step count as `f32`."""
-        found = [t.format if t.format.is_float else F32 for t in self._types if t.format.is_float or t.quantized]
+        found = [t.format if t.format.is_float else F32 for t in self.types if t.format.is_float or t.quantized]
         return min(found, key=FLOATS.index, default=F32)
+
+    def promoted(self, *numbers: Attribute) -> Format:
+        """The format of arithmetic on the operands and on some numbers: floats before integers before truth values,
+        then the widest (torch's type promotion)."""
+        if any(t.format.is_float or t.quantized for t in self.types):
+            return self.float_format()
+        if any(isinstance(n, float) for n in numbers):
+            return F32
+        found = [t.format for t in self.types if t.format.is_int]
+        if not found and any(isinstance(n, int) and not isinstance(n, bool) for n in numbers):
+            return I64
+        return max(found, key=lambda f: f.bits, default=BOOL if self.types else F32)
+
+
+def encodings(site: Site, count: int) -> Sequence[Encoding]:
+    """How each of an op's results is stored."""
+    given = site.spec.encoding(site) if site.spec.encoding else Encoding(site.promoted())
+    return [given] * count if isinstance(given, Encoding) else given
 
 
 def sizes_of(axes: Axes, widths: Mapping[str, int]) -> tuple[int, ...]:

@@ -81,6 +81,45 @@ def conv3d(site: Site) -> Sequence[Axes]:
     return convolution(site, 3)
 
 
+def transposed(site: Site, spatial: int) -> Sequence[Axes]:
+    """The gradient of a convolution by its input: input [N, C, ...], weight [C, O/groups, k...], output [N, O, ...].
+
+    Lengths: `(n - 1) s - 2 p + d (k - 1) + output_padding + 1`, as torch.nn.ConvTranspose2d documents.
+    """
+    batch, channels, *space = site.axes("input", spatial + 2)
+    into, per_group, *kernel = site.axes("weight", spatial + 2)
+    groups = site.term("groups")
+    site.unify(channels, into, CHANNELS)
+    if site.size(groups) != 1:
+        each = site.fresh(site.size(channels) // site.size(groups))
+        site.unify(channels, product([groups, each]), "{input} has {left} channels, the groups need {right}")
+    out = product([groups, per_group])
+    site.put("groups", groups)
+    bias_follows(site, out)
+    lengths = [site.fixed(a, "windows slide along it") for a in space]
+    sizes = [site.fixed(k, "a kernel's size is fixed") for k in kernel]
+    stride, padding, more, dilation = (
+        site.integers(n, spatial) for n in ("stride", "padding", "output_padding", "dilation")
+    )
+    found = (
+        Const((n - 1) * s - 2 * p + d * (k - 1) + o + 1)
+        for n, k, s, p, o, d in zip(lengths, sizes, stride, padding, more, dilation, strict=True)
+    )
+    return [(batch, site.solver.resolve(out), *found)]
+
+
+for _n in (1, 2, 3):
+    _ones, _zeros = (1,) * _n, (0,) * _n
+
+    @op(
+        f"conv_transpose{_n}d", "input", "weight", "bias?", weight_axis=1, input_axis=0,
+        stride=_ones, padding=_zeros, output_padding=_zeros, groups=1, dilation=_ones,
+    )  # fmt: skip
+    def conv_transpose(site: Site, spatial: int = _n) -> Sequence[Axes]:
+        """Transposed convolution."""
+        return transposed(site, spatial)
+
+
 def bias_follows(site: Site, out: Axis) -> None:
     """A bias, where there is one, has one entry per output."""
     if site.has("bias"):
@@ -106,11 +145,14 @@ def window(site: Site, space: Sequence[Axis], kernel: Sequence[int], *, ceil: bo
             raise Fault(f"{name} must be at least {least}, found {list(values)}")
     lengths: list[Axis] = []
     for axis, k, s, p, d in zip(space, kernel, stride, padding, dilation, strict=True):
+        if not isinstance(axis, Const) and s == 1 and 2 * p == d * (k - 1) and site.by_size():
+            lengths.append(axis)
+            continue
         n = site.fixed(axis, "a window slides along it")
         reach = n + 2 * p - d * (k - 1) - 1
-        if reach < 0:
-            raise Fault(f"a window of {d * (k - 1) + 1} does not fit into {n} + 2*{p} values")
         count = (-(-reach // s) if ceil else reach // s) + 1
+        if count < 1:
+            raise Fault(f"a window of {d * (k - 1) + 1} does not fit into {n} + 2*{p} values")
         if ceil and (count - 1) * s >= n + p:
             count -= 1
         lengths.append(Const(count))

@@ -1,10 +1,10 @@
-"""Rules of ops that move, join or reduce elements: reshape, permute, cat, mean and their like."""
+"""Rules of ops that give the same elements another shape: reshape, permute, expand, repeat and their like."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..axes import ONE, Axes, Axis, factors, has_batch, product, total
+from ..axes import ONE, Axes, Axis, Const, factors, has_batch, product
 from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
 
@@ -14,18 +14,27 @@ def moved(site: Site) -> Encoding:
     return site.type("input").encoding
 
 
+def axis_at(site: Site, axes: Axes, name: str = "dim") -> int:
+    """The attribute `dim`, which must name an axis of the input."""
+    dim = site.integer(name)
+    if not 0 <= dim < len(axes):
+        raise Fault(f"{name} {dim} is outside of the {len(axes)} axes of the input")
+    return dim
+
+
 @op("reshape", "input", encoding=moved, shape=REQUIRED)
 def reshape(site: Site) -> Sequence[Axes]:
     """The same elements in row-major order under another shape; `shape` has one term per axis of the result."""
     source, target = site.axes("input"), list(site.terms("shape"))
     if not site.infers:
         have, want = product(source), product(target)
-        if have != want:
+        if not site.alike(have, want):
             raise Fault(f"the input's elements are {site.show(have)}, the shape asks for {site.show(want)}")
         return [tuple(target)]
     for have, want in groups(site, source, target):
-        if len(want) == 1:
-            target[want[0]] = product(source[i] for i in have)
+        wide = [i for i in want if target[i] != ONE]
+        if len(wide) == 1:
+            target[wide[0]] = product(source[i] for i in have)
         else:
             site.unify(
                 product(source[i] for i in have),
@@ -76,30 +85,83 @@ def permute(site: Site) -> Sequence[Axes]:
     return [tuple(axes[d] for d in dims)]
 
 
-@op("cat", "tensors*", dim=0)
-def cat(site: Site) -> Sequence[Axes]:
-    """Operands laid end to end along one axis; the others agree."""
-    shapes = site.all_axes()
-    rank, dim = len(shapes[0]), site.integer("dim")
-    if not 0 <= dim < rank or any(len(s) != rank for s in shapes):
-        raise Fault(f"operands with {', '.join(str(len(s)) for s in shapes)} axes cannot be joined along axis {dim}")
-    for shape in shapes[1:]:
-        for position in range(rank):
-            if position != dim:
-                site.unify(shape[position], shapes[0][position], "operands of {left} and {right} cannot be joined")
-    joined = total(site.solver.resolve(s[dim]) for s in shapes)
-    return [tuple(joined if i == dim else site.solver.resolve(a) for i, a in enumerate(shapes[0]))]
+@op("expand", "input", encoding=moved, shape=REQUIRED)
+def expand(site: Site) -> Sequence[Axes]:
+    """Axes of length 1 stretched to the lengths of `shape`, which may have more axes in front."""
+    axes, target = site.axes("input"), site.terms("shape")
+    if len(target) < len(axes):
+        raise Fault(f"the input's {len(axes)} axes cannot be expanded to {len(target)}")
+    new = len(target) - len(axes)
+    for axis, wanted in zip(axes, target[new:], strict=True):
+        if axis != ONE:
+            site.unify(axis, wanted, "{input} has {left} where the shape asks for {right}")
+    result = tuple(map(site.solver.resolve, target))
+    site.put("shape", result)
+    return [result]
 
 
-def reduce(site: Site) -> Sequence[Axes]:
-    """One value for all along the axes `dim` (all axes where it is empty); `keepdim` leaves them with length 1."""
+@op("repeat", "input", encoding=moved, repeats=REQUIRED)
+def repeat(site: Site) -> Sequence[Axes]:
+    """Whole axes laid end to end `repeats` times; `repeats` may have more entries in front than the input has axes."""
+    axes, times = site.axes("input"), site.terms("repeats")
+    new = len(times) - len(axes)
+    if new < 0:
+        raise Fault(f"{len(times)} repeats for the input's {len(axes)} axes")
+    site.put("repeats", times)
+    return [(*times[:new], *(product([t, a]) for t, a in zip(times[new:], axes, strict=True)))]
+
+
+@op("repeat_interleave", "input", encoding=moved, repeats=REQUIRED, dim=REQUIRED)
+def repeat_interleave(site: Site) -> Sequence[Axes]:
+    """Each index of an axis `repeats` times in a row."""
+    axes, times = site.axes("input"), site.term("repeats")
+    dim = axis_at(site, axes)
+    site.put("repeats", times)
+    return [tuple(product([a, times]) if i == dim else a for i, a in enumerate(axes))]
+
+
+def shuffled(site: Site) -> Sequence[Axes]:
+    """Indices of some axes in another order: what is carried along them cannot be told apart, but by size."""
     axes = site.axes("input")
-    dims = site.integers("dim") or tuple(range(len(axes)))
+    dims = site.integers("dims") or tuple(range(len(axes)))
     if not all(0 <= d < len(axes) for d in dims):
-        raise Fault(f"dim {list(dims)} is outside of the {len(axes)} axes of the input")
-    keep = bool(site.attribute("keepdim"))
-    return [tuple(ONE if i in dims else a for i, a in enumerate(axes) if keep or i not in dims)]
+        raise Fault(f"dims {list(dims)} are outside of the {len(axes)} axes of the input")
+    for dim in dims:
+        if not isinstance(axes[dim], Const) and not site.by_size():
+            site.fixed(axes[dim], f"{site.op.kind} changes the order along it")
+    return [site.axes("input")]
 
 
-for _kind in ("mean", "sum", "amax", "amin"):
-    op(_kind, "input", dim=(), keepdim=False)(reduce)
+op("flip", "input", encoding=moved, dims=REQUIRED)(shuffled)
+op("roll", "input", encoding=moved, shifts=REQUIRED, dims=())(shuffled)
+
+
+@op("pixel_shuffle", "input", encoding=moved, upscale_factor=REQUIRED)
+def pixel_shuffle(site: Site) -> Sequence[Axes]:
+    """Channels `C*r*r` over `H x W` as channels `C` over `H*r x W*r`."""
+    *lead, channels, height, width = site.axes("input")
+    r = site.integer("upscale_factor")
+    each = site.fresh(site.size(channels) // (r * r))
+    site.unify(channels, product([each, Const(r * r)]), "{input} has {left} channels, expected {right}")
+    tall, wide = (Const(r * site.fixed(a, "it is an axis of pixels")) for a in (height, width))
+    return [(*lead, each, tall, wide)]
+
+
+@op("pixel_unshuffle", "input", encoding=moved, downscale_factor=REQUIRED)
+def pixel_unshuffle(site: Site) -> Sequence[Axes]:
+    """Channels `C` over `H*r x W*r` as channels `C*r*r` over `H x W`."""
+    *lead, channels, height, width = site.axes("input")
+    r = site.integer("downscale_factor")
+    low, narrow = (Const(site.fixed(a, "it is an axis of pixels") // r) for a in (height, width))
+    return [(*lead, product([channels, Const(r * r)]), low, narrow)]
+
+
+@op("channel_shuffle", "input", encoding=moved, groups=REQUIRED)
+def channel_shuffle(site: Site) -> Sequence[Axes]:
+    """Channels `g*c` (axis 1) as `c*g`."""
+    axes = site.axes("input")
+    groups = site.term("groups")
+    each = site.fresh(site.size(axes[1]) // site.size(groups))
+    site.unify(axes[1], product([groups, each]), "{input} has {left} channels, the groups need {right}")
+    site.put("groups", groups)
+    return [(axes[0], product([each, groups]), *axes[2:])]

@@ -281,14 +281,14 @@ def test_keys_cost_no_tensors() -> None:
 
 def test_resized_tensors_with_the_same_indices_in_other_axes_are_told_apart() -> None:
     """`[0] and [1, 2]` are not `[0, 1] and [2]`, though written one after the other they look alike."""
-    from nasc.compiler.passes import Resize
-    from nasc.compiler.passes.resize import resized
+    from nasc.compiler.resizing import Policy
+    from nasc.compiler.resizing.gather import gathered_tensor
 
     op = graph_of("%w: f32[4, 4] = weight").ops[0]
     source = Source(torch.arange(16.0).reshape(4, 4))
     a, b = torch.tensor([0]), torch.tensor([1, 2])
     c, d = torch.tensor([0, 1]), torch.tensor([2])
-    keys = {resized(op, source, {0: x, 1: y}, None, Resize(), 0).key for x, y in ((a, b), (c, d))}
+    keys = {gathered_tensor(op, source, {0: x, 1: y}, None, Policy()).key for x, y in ((a, b), (c, d))}
     assert len(keys) == 2
 
 

@@ -88,7 +88,7 @@ def test_the_canonical_text(text: str, canonical: str) -> None:
 def test_the_complete_text_has_every_default() -> None:
     text = "resize{a=2} | quantize{weights=i4} | calibrate | legalize | cleanup"
     assert parse_pipeline(text).complete() == (
-        "resize{a=2, importance=l2, grow=net2net, noise=0.0} | quantize{layers=*, weights=i4} | "
+        "resize{a=2, importance=l2, grow=net2net, noise=0.0, multiple=1} | quantize{layers=*, weights=i4} | "
         "calibrate{method=mse, samples=512, percentile=99.99} | legalize{target=onnxruntime:cpu} | cleanup"
     )
 
@@ -111,7 +111,11 @@ ERRORS = [
     ("resize{noise=much}", "resize: noise must be a number; found 'much'", None),
     ("resize{noise=nan}", "resize: noise must be a number; found 'nan'", None),
     ("resize{noise=-1}", "resize: noise must be at least 0; found -1", None),
-    ("resize{grow=net}", "resize: grow must be one of net2net, initialise; found 'net'", "Did you mean net2net?"),
+    (
+        "resize{grow=net}",
+        "resize: grow must be one of net2net, nearly, initialise; found 'net'",
+        "Did you mean net2net?",
+    ),
     ("cleanup{all=true}", "cleanup has no option 'all'", "There is none here."),
     ("calibrate{methd=mse}", "calibrate has no option 'methd'", "Did you mean method?"),
     ("calibrate{samples=some}", "calibrate: samples must be an integer; found 'some'", None),

@@ -240,7 +240,7 @@ FAULTS = [
     (
         "%x: f32[N, $o], %y: f32[N, 5]",
         "add %x, %y",
-        "it is stretched along another operand: found $o = 1, which may change",
+        "operands of 5 and $o = 1 elements do not broadcast",
         None,
     ),
     ("%x: f32[N], %w: f32[4]", "prelu %x, %w", "the input has 1 axes, expected at least 2", None),

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nasc.compiler.network import Network
 from nasc.compiler.passes import Context, Resize
-from nasc.compiler.passes.resize import gather_index, gathered
+from nasc.compiler.passes.resize import without_steps
+from nasc.compiler.resizing import Policy, gather_index, gathered
 from nasc.ir import SPECS, Graph, verify, widths_in
 from nasc.ir.axes import size
 from support.drawing import SIZES, terms
@@ -38,7 +39,9 @@ def source(name: str, seed: int = 0) -> Network:
 
 def mapped(network: Network, maps: Mapping[str, Tensor], how: Resize = Resize()) -> Network:  # noqa: B008
     """The network under index maps, with a graph that holds."""
-    result = gathered(network, maps, how, Context(seed=3))
+    graph = network.graph.with_sizes({w: len(m) for w, m in maps.items()})
+    recipes = gathered(network, network.graph, maps, Policy(how.grow, how.noise, seed=3))
+    result = Network(without_steps(graph), network.weights.with_recipes(recipes))
     verify(result.graph)
     for op in result.graph.stored:
         assert tuple(result.values[op.name].shape) == tuple(size(a, result.graph.sizes) for a in op.type.axes)
@@ -107,7 +110,7 @@ def test_narrowing(name: str, importance: str) -> None:
     result = network.apply(str(narrow), seed=5)
     assert dict(result.widths) == sizes
     context = Context(seed=5)
-    kept = {w: set(narrow.index_map(network, w, n, context).tolist()) for w, n in sizes.items()}
+    kept = {w: set(narrow.index_map(network, network.graph, w, n, context).tolist()) for w, n in sizes.items()}
     assert difference(masked(network, kept), result, x) < EXACT
     assert difference(network, result, x) > 1e-3
 
@@ -239,12 +242,12 @@ def test_importance_says_which_channels_stay() -> None:
     weight = network.values["fc1.weight"] * gain[:, None]
     for importance in ("l1", "l2"):
         found = Resize((("fc1", 4),), importance=importance).index_map(  # pyright: ignore[reportArgumentType]
-            with_values(network, {"fc1.weight": weight}), "fc1", 4, Context()
+            with_values(network, {"fc1.weight": weight}), network.graph, "fc1", 4, Context()
         )
         assert set(found.tolist()) == loud and found.tolist() == sorted(loud)
     scaled = with_values(network, {"bn1.weight": gain})
-    assert set(Resize(importance="batch-norm").index_map(scaled, "fc1", 4, Context()).tolist()) == loud
-    assert set(Resize().index_map(scaled, "fc1", 4, Context()).tolist()) != loud
+    assert set(Resize(importance="batch-norm").index_map(scaled, scaled.graph, "fc1", 4, Context()).tolist()) == loud
+    assert set(Resize().index_map(scaled, scaled.graph, "fc1", 4, Context()).tolist()) != loud
     assert graph.widths == (("fc1", 16), ("fc2", 16))
 
 
@@ -253,7 +256,7 @@ def test_importance_of_a_width_behind_a_flatten_and_a_concat_is_summed_over_its_
     fc = network.values["fc.weight"].clone()
     a = [i for i, l in enumerate(labels(network.graph.types["fc.weight"].axes[1], network.widths)) if ("a", 2) in l]
     fc[:, a] *= 1000
-    found = Resize().index_map(with_values(network, {"fc.weight": fc}), "a", 1, Context())
+    found = Resize().index_map(with_values(network, {"fc.weight": fc}), network.graph, "a", 1, Context())
     assert found.tolist() == [2]
 
 
