@@ -30,7 +30,9 @@ from typing import Any
 
 import torch
 
-sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # in place of this folder, whose zoo.py would hide zoo/
+sys.path[0] = str(
+    Path(__file__).resolve().parents[1] / "tests"
+)  # in place of this folder, whose zoo.py would hide zoo/
 
 from zoo.models import ZooModel, zoo
 from zoo.survey import Row, survey

@@ -107,9 +107,11 @@ def mode(graph: Graph, layer: Op, integer: Iterable[str]) -> str:
     if layer.name in integer:
         return "integer"
     read = [graph.types[name].quantized for name in layer.inputs[:2]]
-    return {(False, False): "float", (True, False): "float, input in codes", (False, True): "float, weight in codes"}.get(
-        (read[0], read[1]), "float, both in codes"
-    )
+    return {
+        (False, False): "float",
+        (True, False): "float, input in codes",
+        (False, True): "float, weight in codes",
+    }.get((read[0], read[1]), "float, both in codes")
 
 
 def layer_work(graph: Graph, op: Op, how: str, batch: int) -> OpWork:
