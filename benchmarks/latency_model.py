@@ -1,4 +1,4 @@
-"""How well latency is predicted before it is measured: random candidates of ResNet-18, against a fit on multiplications.
+"""How well latency is predicted before it is measured: random candidates of ResNet-18, and a line through their MACs.
 
     python benchmarks/latency_model.py [--learn 30] [--test 50] [--image 64] [--seed 0] [--json FILE] [--load FILE]
 

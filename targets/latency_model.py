@@ -1,10 +1,10 @@
 """Predict a network's latency op by op, from profiles of other networks that were measured on the same device.
 
 Every op is of a class: its kind, and what decides which kernel runs it, such as whether its layer is planned on
-integers. Within a class the time is a sum of what an op has to do (multiply-additions, bytes, the call itself), each with
-its own price; prices are never negative, and fitted to the relative error (non-negative least squares, Lawson and
-Hanson, Solving Least Squares Problems, 1974, chapter 23). A prediction ranks candidates before they are measured. It is
-marked estimated, and never stands in for a measured figure.
+integers. Within a class the time is a sum of what an op has to do (multiply-additions, bytes, the call itself), each
+with its own price; prices are never negative, and fitted to the relative error (non-negative least squares, Lawson and
+Hanson, Solving Least Squares Problems, 1974, chapter 23). A prediction ranks candidates before they are measured. It
+is marked estimated, and never stands in for a measured figure.
 """
 
 from __future__ import annotations
