@@ -62,6 +62,7 @@ class NodeCost:
         weight_bits: bits of all stored tensors that it reads, their steps included, counted likewise.
         macs: multiplications, each with an addition.
         bit_operations: multiplications times the bits of both factors.
+        factors: the formats of both factors; empty where nothing is multiplied.
         operations: additions, comparisons and functions of single elements, each as 1.
         read_bytes: of activations that it reads.
         written_bytes: of its results.
@@ -76,6 +77,7 @@ class NodeCost:
     weight_bits: int
     macs: int
     bit_operations: int
+    factors: tuple[str, ...]
     operations: int
     read_bytes: int
     written_bytes: int
@@ -219,7 +221,8 @@ def node_costs(graph: Graph, live: Mapping[str, int]) -> tuple[NodeCost, ...]:
         reads = tuple(dict.fromkeys(op.inputs))
         fresh = [stored[n] for n in reads if n in stored and n not in told]
         told.update(entry.name for entry in fresh)
-        macs = [(prod(size(a, graph.sizes) for a in p.axes), p.bits[0] * p.bits[1]) for p in products(graph, op)]
+        multiplied = products(graph, op)
+        macs = [(prod(size(a, graph.sizes) for a in p.axes), p.bits) for p in multiplied]
         steps = sum(size(axis, graph.sizes) for entry in (*fresh, op) for axis in steps_of(entry))
         found.append(
             NodeCost(
@@ -230,6 +233,7 @@ def node_costs(graph: Graph, live: Mapping[str, int]) -> tuple[NodeCost, ...]:
                 weight_bits=sum(elements(e.type, graph.sizes) * e.type.format.bits for e in fresh) + 32 * steps,
                 macs=sum(count for count, _ in macs),
                 bit_operations=sum(count * bits for count, bits in macs),
+                factors=tuple(f.name for f in multiplied[0].formats) if multiplied else (),
                 operations=operations(graph, op),
                 read_bytes=sum(packed_bytes(graph.types[n], graph.sizes) for n in reads if n not in stored),
                 written_bytes=sum(packed_bytes(t, graph.sizes) for t in op.types),

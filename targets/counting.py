@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from math import prod
 from typing import TypeAlias, cast
 
-from ..ir import SPECS, STORED, Axes, Axis, Graph, Op
+from ..ir import SPECS, STORED, Axes, Axis, Format, Graph, Op
 from ..ir.axes import size
 from ..ir.rules import pointwise
 
@@ -27,11 +27,16 @@ class Product:
 
     Args:
         axes: the axes.
-        bits: bits of the two factors.
+        formats: of the two factors.
     """
 
     axes: Axes
-    bits: tuple[int, int]
+    formats: tuple[Format, Format]
+
+    @property
+    def bits(self) -> int:
+        """The product of both factors' bits."""
+        return self.formats[0].bits * self.formats[1].bits
 
 
 MacRule: TypeAlias = "Callable[[Graph, Op], tuple[Product, ...]]"
@@ -68,10 +73,9 @@ def counts_macs(*kinds: str) -> Callable[[MacRule], MacRule]:
     return declare
 
 
-def bits_of(graph: Graph, *names: str) -> tuple[int, int]:
-    """The bits of two factors."""
-    first, second = (graph.types[name].format.bits for name in names)
-    return first, second
+def formats(graph: Graph, first: str, second: str) -> tuple[Format, Format]:
+    """The formats of two factors."""
+    return graph.types[first].format, graph.types[second].format
 
 
 @counts_macs("linear", "conv1d", "conv2d", "conv3d")
@@ -81,21 +85,21 @@ def per_output(graph: Graph, op: Op) -> tuple[Product, ...]:
     For `linear` that is outputs x inputs for each row, for a convolution `H' W' O (C / groups) k_h k_w`.
     """
     weight = op.inputs[1]
-    return (Product((*op.type.axes, *graph.types[weight].axes[1:]), bits_of(graph, op.inputs[0], weight)),)
+    return (Product((*op.type.axes, *graph.types[weight].axes[1:]), formats(graph, op.inputs[0], weight)),)
 
 
 @counts_macs("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
 def per_input(graph: Graph, op: Op) -> tuple[Product, ...]:
     """Each element of the input is multiplied with all weights of its channel: `H W C (O / groups) k_h k_w`."""
     given, weight = graph.types[op.inputs[0]], graph.types[op.inputs[1]]
-    return (Product((*given.axes, *weight.axes[1:]), bits_of(graph, *op.inputs[:2])),)
+    return (Product((*given.axes, *weight.axes[1:]), formats(graph, op.inputs[0], op.inputs[1])),)
 
 
 @counts_macs("matmul")
 def matrix_product(graph: Graph, op: Op) -> tuple[Product, ...]:
     """Each element of the result is a sum over the last axis of the first operand."""
     given = graph.types[op.inputs[0]]
-    return (Product((*op.type.axes, given.axes[-1]), bits_of(graph, *op.inputs[:2])),)
+    return (Product((*op.type.axes, given.axes[-1]), formats(graph, op.inputs[0], op.inputs[1])),)
 
 
 @counts_macs("einsum")
@@ -112,7 +116,7 @@ def einsum(graph: Graph, op: Op) -> tuple[Product, ...]:
     held, left = operands[0], op.inputs[0]
     for i in range(1, len(operands)):
         letters = dict.fromkeys(held + operands[i])
-        found.append(Product(tuple(axes[n] for n in letters), bits_of(graph, left, op.inputs[i])))
+        found.append(Product(tuple(axes[n] for n in letters), formats(graph, left, op.inputs[i])))
         later = set(result).union(*operands[i + 1 :])
         held, left = "".join(n for n in letters if n in later), op.name
     return tuple(found)
@@ -123,9 +127,9 @@ def attention(graph: Graph, op: Op) -> tuple[Product, ...]:
     """Query times key for each pair of positions, and the weights (as wide as the result) times value."""
     query, key, value = (graph.types[name] for name in op.inputs[:3])
     scores = (*op.type.axes[:-1], key.axes[-2])
-    weights = (op.type.format.bits, value.format.bits)
+    weights = (op.type.format, value.format)
     return (
-        Product((*scores, query.axes[-1]), bits_of(graph, *op.inputs[:2])),
+        Product((*scores, query.axes[-1]), formats(graph, op.inputs[0], op.inputs[1])),
         Product((*scores, value.axes[-1]), weights),
     )
 

@@ -9,6 +9,7 @@ the file. Where a value was renamed, the node's name says where to begin, and it
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -166,18 +167,18 @@ class _Search:
 
     def _reach(self, begun: FileNode, node: FileNode, starts: set[str]) -> FileNode:
         """The last of the nodes behind `begun` that a running node has merged with it."""
-        explained = {v for n in self._behind(begun.outputs[0], starts) for v in n.inputs}
         last = begun
         if node.kind.startswith("Q") and (end := self._codes(begun)) is not None:
             return end
+        read = Counter(self.alias[v] for v in node.inputs if v in self.alias)
+        read -= Counter(v for n in self._behind(begun.outputs[0], starts) for v in n.inputs if v in starts)
         while len(readers := self.readers.get(last.outputs[0], [])) == 1 and readers[0].name not in self.named:
             further = readers[0]
-            others = {v for v in further.inputs if v in self.producers} - {last.outputs[0]}
-            if (others & starts) - explained or (node.activation and further.kind == node.activation):
-                explained.update(further.inputs)
-                last = further
-            else:
+            others = [v for v in further.inputs if v in self.producers and v != last.outputs[0]]
+            if not any(read[v] for v in others) and not (node.activation and further.kind == node.activation):
                 break
+            read -= Counter(others)
+            last = further
         return last
 
     def _codes(self, begun: FileNode) -> FileNode | None:

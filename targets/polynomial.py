@@ -31,7 +31,7 @@ class Totals:
 def compiled_totals(graph: Graph) -> Callable[[Mapping[str, int]], Totals]:
     """The totals of a graph as a function of its widths, by their names; formats stay those of the graph."""
     macs = [
-        (reduce(product, map(length_of, found.axes), {(): 1}), found.bits[0] * found.bits[1])
+        (reduce(product, map(length_of, found.axes), {(): 1}), found.bits)
         for op in graph.ops
         for found in products(graph, op)
     ]

@@ -63,7 +63,7 @@ def trace(
     known = {
         s.name: tensor(ELEMENTS.get(s.dtype, s.dtype), a.shape) for s, a in zip(session.inputs, arrays, strict=True)
     }
-    nodes = tuple(traced(events, optimized, covers, known))
+    nodes = tuple(traced(events, optimized, covers, known, calls - WARM))
     calls_s = [e["dur"] * 1e-6 for e in events if e["cat"] == "Session" and e["name"] == "model_run"]
     return Trace(nodes, tuple(calls_s[-(calls - WARM) :]), written.nodes, session.metadata)
 
@@ -119,7 +119,11 @@ def _node(node: Any, index: int) -> FileNode:
 
 
 def traced(
-    events: Sequence[Mapping[str, Any]], ran: File, covers: Sequence[Cover], known: Mapping[str, Tensor]
+    events: Sequence[Mapping[str, Any]],
+    ran: File,
+    covers: Sequence[Cover],
+    known: Mapping[str, Tensor],
+    calls: int,
 ) -> Iterator[TracedNode]:
     """The nodes that ran from the profiler's events, in the order in which they ran.
 
@@ -132,6 +136,7 @@ def traced(
         ran: the optimised file.
         covers: what each of its nodes computes.
         known: the inputs.
+        calls: how many calls to keep, the last ones.
     """
     times: dict[str, list[float]] = {}
     first: dict[str, Mapping[str, Any]] = {}
@@ -154,7 +159,7 @@ def traced(
             values.update(zip(filter(None, node.outputs), outputs, strict=False))
             inputs = tuple(values[v] for v in node.inputs if v in values) or inputs
             stored = {v: ran.stored[v] for v in node.inputs if v in ran.stored}
-        kind, times_s = args["op_name"], tuple(times[number][WARM:])
+        kind, times_s = args["op_name"], tuple(times[number][-calls:])
         work, format = macs(kind, inputs, outputs), computes_in(kind, inputs)
         yield TracedNode(name, kind, args["provider"], times_s, inputs, outputs, stored, work, format, found)
 
