@@ -135,9 +135,9 @@ class DeviceProfile:
         Raises:
             ValueError: it is of another version, or no profile.
         """
-        if data.get("version") != VERSION:
-            raise ValueError(f"expected version {VERSION}, found {data.get('version')}")
         try:
+            if data["version"] != VERSION:
+                raise ValueError(f"expected version {VERSION}, found {data['version']}")
             held: dict[str, Any] = {key: value for key, value in data.items() if key != "version"}
             held["levels"] = tuple(Level(**entry) for entry in held["levels"])
             held["remarks"] = tuple(held["remarks"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,18 +49,19 @@ def trace(
     """
     from ..measure import example_arrays
 
-    session = OnnxRuntimeSession(model, provider, threads=threads, placed=True, traced=True)
-    arrays = list(inputs) if inputs is not None else example_arrays(session.inputs, batch)
-    run = session.bind(arrays)
-    optimized = file_of(session.optimized)
-    most = max(10, MOST_EVENTS // max(1, len(optimized.nodes)))
-    began_s, calls = time.perf_counter(), 0
-    while calls < 10 + WARM or (calls < most and time.perf_counter() - began_s < budget_s):
-        run()
-        calls += 1
+    with tempfile.TemporaryDirectory(prefix="nasc-") as folder:
+        session = OnnxRuntimeSession(model, provider, threads=threads, placed=True, traced=Path(folder))
+        arrays = list(inputs) if inputs is not None else example_arrays(session.inputs, batch)
+        run = session.bind(arrays)
+        optimized = file_of(session.optimized)
+        most = max(10, MOST_EVENTS // max(1, len(optimized.nodes)))
+        began_s, calls = time.perf_counter(), 0
+        while calls < 10 + WARM or (calls < most and time.perf_counter() - began_s < budget_s):
+            run()
+            calls += 1
+        events = json.loads(session.trace())
     written = file_of(model)
     covers = cover(written.nodes, optimized.nodes, written.given)
-    events = json.loads(session.trace())
     known = {
         s.name: tensor(ELEMENTS.get(s.dtype, s.dtype), a.shape) for s, a in zip(session.inputs, arrays, strict=True)
     }

@@ -44,7 +44,7 @@ class OnnxRuntimeSession:
         provider: the execution provider that is to run it, with its options; the CPU runs what it cannot.
         threads: threads within one op; ops run one after the other.
         placed: also keep the optimised graph, for `placement`; costs some milliseconds.
-        traced: let the runtime time every node, for `trace`; calls take longer then.
+        traced: a folder where the runtime is to note the time of every node, for `trace`; calls take longer then.
 
     Raises:
         TargetError: the runtime refuses the model, or the provider did not start.
@@ -57,7 +57,7 @@ class OnnxRuntimeSession:
         *,
         threads: int = 1,
         placed: bool = True,
-        traced: bool = False,
+        traced: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -65,10 +65,9 @@ class OnnxRuntimeSession:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = SILENT
-        self._folder = tempfile.TemporaryDirectory(prefix="nasc-") if traced else None
-        if self._folder is not None:
+        if traced is not None:
             options.enable_profiling = True
-            options.profile_file_prefix = str(Path(self._folder.name) / "trace")
+            options.profile_file_prefix = str(traced / "trace")
         self._optimized: bytes = b""
         self._kept = _external(options, model) if isinstance(model, Artifact) else []
         given = model.model if isinstance(model, Artifact) else model
@@ -149,18 +148,8 @@ class OnnxRuntimeSession:
         return self._optimized
 
     def trace(self) -> str:
-        """What the runtime noted of every call up to now, as JSON (Chrome's trace events); ends the noting.
-
-        Raises:
-            TargetError: the session was made without `traced`.
-        """
-        if self._folder is None:
-            raise TargetError("this session does not time its nodes", mend="Load the model with traced=True.")
-        path = Path(self._session.end_profiling())
-        text = path.read_text(encoding="utf-8")
-        self._folder.cleanup()
-        self._folder = None
-        return text
+        """What the runtime noted of every call of a session with `traced`, as JSON (Chrome's trace events); ends it."""
+        return Path(self._session.end_profiling()).read_text(encoding="utf-8")
 
     def _assigned(self) -> Mapping[str, str]:
         """The provider of each node, as the runtime recorded it when it divided the graph."""
