@@ -46,6 +46,10 @@ def compile(
     batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  [default: 1]")] = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  [default: a journal in the folder]")] = None,
+    forecast: Annotated[
+        bool | None,
+        typer.Option("--forecast/--no-forecast", help="Forecast latency; do not measure what is surely beaten."),
+    ] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which no candidate is started.")] = None,
     input: Annotated[
         str | None, typer.Option(metavar="1x3x224x224", help="Input shape, for package.module:attribute.")
@@ -71,6 +75,7 @@ def compile(
         "search.widths": widths,
         "search.tolerance": tolerance,
         "search.storage": storage,
+        "search.forecast": forecast,
         "search.time_limit_s": time_limit,
         "training.epochs": train_epochs,
         "seed": seed,

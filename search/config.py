@@ -81,6 +81,10 @@ class SearchSettings(Section):
     seeds: bool = Field(
         default=True, description="try uniform bits and the least damaging mixtures before asking the strategy"
     )
+    forecast: bool = Field(
+        default=False,
+        description="forecast latency from the profiles of measured candidates, and do not measure those surely beaten",
+    )
     time_limit_s: float | None = Field(default=None, gt=0, description="stop proposing candidates after this time")
     storage: str | None = Field(default=None, description="Optuna storage URL; unset: a journal in the output folder")
 

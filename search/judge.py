@@ -17,7 +17,9 @@ from ..compiler.network import Network
 from ..ir import Graph, NascError, Op, format_named, structure_digest
 from ..targets import Artifact, Session, Target, agree, check_placement
 from ..targets.latency import Latency, LatencyMeter
+from ..targets.latency_model import OpWork, spent, work_of
 from ..targets.measure import energy_meter, example_arrays
+from ..targets.profile import kernels_of
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
 from .protocols import Deployed, Split
@@ -172,6 +174,17 @@ class TaskJudge:
         if "energy" in metrics:
             found["energy"] = self._energy(run)
         return found
+
+    def work(self, network: Candidate) -> Sequence[OpWork]:
+        """See `Judge.work`."""
+        graph = network.deployable.graph
+        return work_of(graph, self.target.plan(graph), self.batch)
+
+    def spent(self, network: Candidate) -> Mapping[str, float]:
+        """See `Judge.spent`."""
+        artifact = self._emit(network.deployable, {})
+        traced = self.target.trace(artifact, batch=self.batch, threads=self.threads, budget_s=self.budget_s / 2)
+        return spent(network.deployable.graph, kernels_of(traced))
 
     def _energy(self, run: Callable[[], Any]) -> Figure:
         energy = energy_meter(self.target).measure(run)

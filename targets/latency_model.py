@@ -259,7 +259,7 @@ def fit(examples: Sequence[Example]) -> LatencyModel:
     ratios = np.log(measured / predicted)
     # The extremes are taken a little wider than they are: few examples see few of them.
     low, high = np.quantile(ratios, [0.05, 0.95])
-    margin = 1 + 1 / np.sqrt(len(examples))
+    margin = 1 + 2 / np.sqrt(len(examples))
     error = float(np.median(np.abs(predicted / measured - 1)))
     return LatencyModel(
         prices,
