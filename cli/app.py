@@ -70,6 +70,6 @@ def main() -> None:
     app()
 
 
-from . import compile, inspect, measure, profile, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
+from . import compile, cost, inspect, measure, profile, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
 
-COMMANDS = (compile, inspect, measure, profile, rewrite, verify)
+COMMANDS = (compile, cost, inspect, measure, profile, rewrite, verify)
