@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -230,6 +231,10 @@ def measure(
     batch: int = 1,
     threads: int = 1,
     budget_s: float = 10.0,
+    meter: str = "auto",
+    isolate: bool = True,
+    limit_s: float | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> Measurement:
     """Measure what a model really costs on this device.
 
@@ -240,16 +245,33 @@ def measure(
         target: runtime and device; `auto` takes the best here.
         batch: length of the batch axis.
         threads: threads of the runtime.
-        budget_s: seconds to spend on latency at most.
+        budget_s: seconds to spend on each metric at most.
+        meter: of energy: `auto` (that of the device), `nvml`, `nvml:UUID`, `rapl`.
+        isolate: measure in a process of its own, which may crash or hang without harming this one.
+        limit_s: when to give that process up; None: two minutes beyond the budgets.
+        memory_limit_bytes: what it may have; None: four fifths of the free memory.
 
     Raises:
-        UsageError: a missing file, an unknown metric or target, or energy where there is no meter.
+        UsageError: a missing file, an unknown metric, meter or target.
+        MeterUnavailableError: energy where there is no meter; said before anything runs.
         TargetError: the runtime refuses a model.
+        WorkerError: the process of its own crashed, hung, or ran out of memory.
     """
     from .targets import target_named
-    from .targets.measure import measure_model
+    from .targets.measure import Conditions, energy_meter, measure_model, names
 
     chosen = target_named(target)
+    conditions = Conditions(
+        names(metrics),
+        batch=batch,
+        threads=threads,
+        budget_s=budget_s,
+        meter=meter,
+        limit_s=limit_s,
+        memory_limit_bytes=memory_limit_bytes,
+    )
+    if "energy" in conditions.metrics:
+        energy_meter(chosen, meter)
 
     def ready(source: str | Path | Network) -> Artifact | Path:
         if isinstance(source, str | Path):
@@ -262,10 +284,8 @@ def measure(
         chosen,
         ready(model),
         baseline=None if baseline is None else ready(baseline),
-        metrics=metrics,
-        batch=batch,
-        threads=threads,
-        budget_s=budget_s,
+        conditions=conditions,
+        isolate=isolate,
     )
 
 
@@ -414,10 +434,11 @@ def search_task(
     from .compiler.frontend.lower import lower_module
     from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
-    from .search.judge import TaskJudge
+    from .search.judge import TaskJudge, keep_measurements
     from .search.protocols import Problem
     from .search.run import search
     from .targets import target_named
+    from .targets.measure import Conditions
 
     target = target_named(settings.target)
     task = load_task(model, input=input) if isinstance(model, str | Path) else model
@@ -427,12 +448,21 @@ def search_task(
     example = task.example_inputs
     with task.importing():
         network = lower_module(task.model, example.args, example.kwargs, name=task.name)
-    measure = settings.measure
-    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+    chosen = settings.measure
+    conditions = Conditions(
+        batch=chosen.batch,
+        threads=chosen.threads,
+        budget_s=chosen.budget_s,
+        meter=chosen.meter,
+        limit_s=chosen.limit_s,
+        memory_limit_bytes=chosen.memory_limit_bytes,
+    )
+    judge = TaskJudge(task, network, target, conditions, chosen.isolate, keep_measurements(output))
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
     problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
-    return search(problem, settings, output, observer)
+    with closing(judge):
+        return search(problem, settings, output, observer)
 
 
 def versions() -> dict[str, str]:

@@ -27,9 +27,9 @@ from nasc.compiler.passes import Context
 from nasc.compiler.pipeline import parse_pipeline
 from nasc.ir import layers, parse, text
 from nasc.targets import static_cost, target_named
+from nasc.targets.bench import example_arrays
 from nasc.targets.latency import LatencyMeter
 from nasc.targets.latency_model import Example, LatencyModel, fit, spearman, spent, work_of
-from nasc.targets.measure import example_arrays
 from nasc.targets.profile import kernels_of
 
 TARGET = target_named("onnxruntime:cpu")

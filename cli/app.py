@@ -70,6 +70,6 @@ def main() -> None:
     app()
 
 
-from . import compile, cost, inspect, measure, profile, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
+from . import compile, cost, doctor, inspect, measure, profile, rewrite, verify  # noqa: E402  (they register on `app`)
 
-COMMANDS = (compile, cost, inspect, measure, profile, rewrite, verify)
+COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, verify)

@@ -31,6 +31,9 @@ from .strategies import check_strategy, parameters
 from .study import OpenStudy
 from .trials import Trials
 
+SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
+"""Settings of measuring that change no figure: a study goes on when they are changed."""
+
 
 class Interrupted(NascError):
     """The search was stopped from outside; what it found out is kept."""
@@ -153,7 +156,7 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
         "forecast": str(chosen.forecast).lower(),
         "confidence": f"{chosen.confidence:g}",
         "training": ", ".join(f"{k}={v}" for k, v in settings.training.model_dump().items()),
-        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump().items()),
+        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump(exclude=SAFETY).items()),
     }
 
 

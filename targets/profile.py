@@ -12,8 +12,8 @@ from .base import Array, Target
 from .cover import FileNode
 from .device_profile import DeviceProfile, Limit, Roof
 from .latency import Latency, LatencyMeter
-from .measure import bound as bound_run
-from .measure import provenance, seconds
+from .measure import seconds
+from .provenance import host, model_digest, now, versions
 from .trace import Trace, TracedNode
 
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "Einsum", "Attention")
@@ -76,7 +76,7 @@ class NetworkProfile:
         latency: of the same network without the profiler.
         device: what the device can do; None where it was not asked for.
         nasc: whether ops are those of nasc's IR; otherwise they are nodes of the file.
-        provenance: where and with what it was taken.
+        provenance: when, where and with what it was taken.
     """
 
     target: str
@@ -87,7 +87,7 @@ class NetworkProfile:
     latency: Latency
     device: DeviceProfile | None = None
     nasc: bool = False
-    provenance: Mapping[str, str] = field(default_factory=dict[str, str])
+    provenance: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def kernels_s(self) -> float:
@@ -214,7 +214,7 @@ def joined(kernels: Sequence[KernelProfile]) -> KernelProfile:
 
 def profile_model(
     target: Target,
-    model: Artifact | Path | bytes,
+    model: Artifact | Path,
     *,
     inputs: Sequence[Array] | None = None,
     batch: int = 1,
@@ -236,7 +236,10 @@ def profile_model(
     Raises:
         TargetError: the runtime refuses the model.
     """
-    run = bound_run(target.load(model, threads=threads), inputs, batch)
+    from .bench import example_arrays
+
+    session = target.load(model, threads=threads)
+    run = session.bind(list(inputs) if inputs is not None else example_arrays(session.inputs, batch))
     latency = LatencyMeter(budget_s=budget_s / 2).measure(run)
     traced = target.trace(model, inputs, batch=batch, threads=threads, budget_s=budget_s / 2)
     return NetworkProfile(
@@ -248,7 +251,13 @@ def profile_model(
         latency,
         device,
         is_nascs(traced),
-        provenance(),
+        {
+            "time": now(),
+            "host": host(),
+            "versions": versions(),
+            "runtime": dict(target.settings),
+            "model": model_digest(model),
+        },
     )
 
 

@@ -47,7 +47,7 @@ def trace(
     Raises:
         TargetError: the runtime refuses the model.
     """
-    from ..measure import example_arrays
+    from ..bench import example_arrays
 
     with tempfile.TemporaryDirectory(prefix="nasc-") as folder:
         session = OnnxRuntimeSession(model, provider, threads=threads, placed=True, traced=Path(folder))
