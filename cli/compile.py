@@ -9,6 +9,7 @@ import typer
 
 from .app import app
 from .console import note, print_json, print_table
+from .measure import estimating
 
 Repeated = list[str] | None
 
@@ -50,6 +51,10 @@ def compile(
         bool | None,
         typer.Option("--forecast/--no-forecast", help="Forecast latency; do not measure what is surely beaten."),
     ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(metavar="estimate", help="Count energy at the literature's prices, marked estimated."),
+    ] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which no candidate is started.")] = None,
     input: Annotated[
         str | None, typer.Option(metavar="1x3x224x224", help="Input shape, for package.module:attribute.")
@@ -82,6 +87,7 @@ def compile(
         "target": target,
         "measure.batch": batch,
         "measure.threads": threads,
+        "measure.meter": None if energy is None else estimating(energy),
     }
     settings = configuration(flags, path=config)
     show_settings(settings)

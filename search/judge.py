@@ -19,7 +19,7 @@ from ..compiler.network import Network
 from ..ir import Graph, NascError, Op, format_named, structure_digest
 from ..targets import Artifact, Session, Target, agree, check_placement
 from ..targets.bench import Bench
-from ..targets.energy import Energy
+from ..targets.energy import Energy, Grade
 from ..targets.isolation.bench import IsolatedBench, IsolatedSession
 from ..targets.latency import Latency
 from ..targets.latency_model import OpWork, spent, work_of
@@ -348,7 +348,7 @@ def latency_figure(latency: Latency) -> Figure:
 
 
 def energy_figure(energy: Energy) -> Figure:
-    """A measured energy as a figure.
+    """An energy as a figure: measured, or estimated where that was asked for.
 
     Raises:
         NascError: the meter gave none.
@@ -357,7 +357,7 @@ def energy_figure(energy: Energy) -> Figure:
         raise NascError(f"energy cannot be measured: {energy.reason}")
     return Figure(
         energy.energy_j,
-        "measured",
+        "estimated" if energy.grade == Grade.ESTIMATED else "measured",
         low=None if energy.interval is None else energy.interval.low,
         high=None if energy.interval is None else energy.interval.high,
         notes=tuple(flag.value for flag in energy.flags),

@@ -13,6 +13,7 @@ import numpy as np
 from .artifact import Artifact
 from .base import Array, Session, Signature, Target
 from .energy import EnergyMeter
+from .energy.estimate import EnergyEstimator, work_of_kernels
 from .latency import LatencyMeter
 from .lock import device_lock
 from .measure import Conditions, Measurement, asked, energy_meter, gpu_of, on_gpu
@@ -82,9 +83,9 @@ class Bench:
                 floor = bound(self.target.load(self.target.floor(model), threads=conditions.threads), 1)
             latency = timer.measure(run, other, floor)
         if meter is not None:
-            energy = meter.measure(run)
-            if other is not None and conditions.baseline_energy:
-                baseline_energy = meter.measure(other)
+            energy = self._told(meter, model, conditions).measure(run)
+            if baseline is not None and other is not None and conditions.baseline_energy:
+                baseline_energy = self._told(meter, baseline, conditions).measure(other)
         return Measurement(
             self.target.name,
             conditions.batch,
@@ -138,6 +139,12 @@ class Bench:
         devices = () if gpu is None else (gpu,)
         clock = "wall" if on_gpu(self.target) else "auto"
         return LatencyMeter(budget_s=conditions.budget_s, clock=clock, devices=devices, lock=self.lock)
+
+    def _told(self, meter: EnergyMeter, model: Artifact | Path, conditions: Conditions) -> EnergyMeter:
+        """The meter; one that counts instead of measuring is told what the model's kernels do."""
+        if not isinstance(meter, EnergyEstimator):
+            return meter
+        return replace(meter, work=work_of_kernels(self.profile(model, conditions)))
 
     def _baseline(self, model: Artifact | Path, conditions: Conditions) -> Call:
         key = (model_digest(model), conditions.threads, conditions.batch)
