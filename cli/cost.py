@@ -9,20 +9,22 @@ import typer
 
 from .app import app
 from .console import print_json, print_table
-from .inspect import InputShape, Model
+from .model import Arguments, ExampleInput, Model, WeightsFile
 
 
 @app.command()
 def cost(
     model: Model,
-    input: InputShape = None,
+    input: ExampleInput = None,
+    weights: WeightsFile = None,
+    arg: Arguments = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Count parameters, bytes, multiply-adds, bit operations and live activations of every op, for a batch of 1."""
     from .. import api
     from ..targets import static_cost
 
-    network = api.load_network(model, input=input)
+    network = api.load_network(model, input=input, weights=weights, arguments=arg)
     found = static_cost(network.graph)
     if as_json:
         nodes = [{**asdict(node), "intensity": node.intensity} for node in found.nodes]

@@ -9,7 +9,7 @@ import typer
 
 from .app import app
 from .console import note, print_json, print_table
-from .inspect import InputShape
+from .model import Arguments, ExampleInput, WeightsFile
 
 
 @app.command()
@@ -18,7 +18,9 @@ def profile(
         str,
         typer.Argument(metavar="MODEL", help="An ONNX file, nasc's or any other; a network (m.nasc); a model file."),
     ],
-    input: InputShape = None,
+    input: ExampleInput = None,
+    weights: WeightsFile = None,
+    arg: Arguments = None,
     by_kernel: Annotated[
         bool, typer.Option("--kernels", help="A line per kernel instead of a line per layer.")
     ] = False,
@@ -42,7 +44,9 @@ def profile(
     chosen = target_named(target)
     if bounds and kept_profile(chosen, threads) is None:
         note(f"calibrating {chosen.name} with {threads} thread(s), once: about 20 seconds")
-    source = Path(model) if model.endswith(".onnx") else api.load_network(model, input=input)
+    source = (
+        Path(model) if model.endswith(".onnx") else api.load_network(model, input=input, weights=weights, arguments=arg)
+    )
     found = api.profile(source, target=target, batch=batch, threads=threads, budget_s=budget, bounds=bounds)
     if as_json:
         print_json(found.as_dict())

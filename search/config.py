@@ -123,7 +123,8 @@ class MeasureSettings(Section):
     threads: int = Field(default=1, ge=1, description="threads of the runtime")
     budget_s: float = Field(default=2.0, gt=0, description="time for one measurement of latency, and of energy")
     meter: str = Field(
-        default="auto", description="of energy: nvml, nvml:UUID, rapl, estimate; auto: of the device that networks run on"
+        default="auto",
+        description="of energy: nvml, nvml:UUID, rapl, or estimate; auto: of the device that networks run on",
     )
     isolate: bool = Field(
         default=True, description="measure in a process of its own, which may crash or hang without harm"

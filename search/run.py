@@ -162,7 +162,7 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
 
 def command(problem: Problem, output: Path) -> str:
     """One command that does it all again; in the same folder it continues."""
-    words = problem.command or ("nasc", "compile", problem.source, "--config", str(output / CONFIG))
+    words = problem.command or ("nasc", "compile", problem.source, *problem.words, "--config", str(output / CONFIG))
     return shlex.join([*words, "--output", str(output)])
 
 

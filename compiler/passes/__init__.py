@@ -4,6 +4,7 @@ from .base import PASSES, Context, Data, Pass, PassError
 from .calibrate import Calibrate
 from .cleanup import Cleanup
 from .convert import Convert
+from .drop import Drop
 from .fold_batch_norm import FoldBatchNorm
 from .legalize import Legalize
 from .merge_linear import MergeLinear
@@ -18,6 +19,7 @@ __all__ = [
     "Context",
     "Convert",
     "Data",
+    "Drop",
     "FoldBatchNorm",
     "Legalize",
     "MergeLinear",

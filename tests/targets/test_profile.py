@@ -165,9 +165,11 @@ graph @net(%image: f32[N, 3, 12, 12]) {
 
 
 @pytest.fixture(scope="module")
-def profiled() -> NetworkProfile:
+def profiled(tmp_path_factory: pytest.TempPathFactory) -> NetworkProfile:
     graph = graph_of(NET)
-    return profile_model(CPU, CPU.emit(graph, random_weights(graph)), budget_s=0.2, batch=2, device=DEVICE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NASC_LOCK_DIR", str(tmp_path_factory.mktemp("locks")))
+        return profile_model(CPU, CPU.emit(graph, random_weights(graph)), budget_s=0.2, batch=2, device=DEVICE)
 
 
 def test_every_kernel_counts_for_a_layer_at_the_users_line(profiled: NetworkProfile) -> None:
@@ -193,8 +195,9 @@ def test_bounds_stand_beside_times(profiled: NetworkProfile) -> None:
     assert "latency without the profiler" in profiled.remarks()[0]
 
 
-def test_any_onnx_file_is_profiled_by_its_nodes(tmp_path: Path) -> None:
+def test_any_onnx_file_is_profiled_by_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nodes without names are called by kind and place; lines are not known."""
+    monkeypatch.setenv("NASC_LOCK_DIR", str(tmp_path / "locks"))
     helper = onnx.helper
     value = helper.make_tensor_value_info
     weight = onnx.numpy_helper.from_array(np.ones((4, 4), np.float32), "w")
