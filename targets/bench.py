@@ -12,8 +12,9 @@ import numpy as np
 
 from .artifact import Artifact
 from .base import Array, Session, Signature, Target
+from .device_profile import kept_profile
 from .energy import EnergyMeter
-from .energy.estimate import EnergyEstimator, work_of_kernels
+from .energy.estimate import EnergyEstimator, EnergyPrices, work_of_kernels
 from .latency import LatencyMeter
 from .lock import device_lock
 from .measure import Conditions, Measurement, asked, energy_meter, gpu_of, on_gpu
@@ -141,10 +142,12 @@ class Bench:
         return LatencyMeter(budget_s=conditions.budget_s, clock=clock, devices=devices, lock=self.lock)
 
     def _told(self, meter: EnergyMeter, model: Artifact | Path, conditions: Conditions) -> EnergyMeter:
-        """The meter; one that counts instead of measuring is told what the model's kernels do."""
+        """The meter; one that counts is told what the model's kernels do, and the device's prices where it has any."""
         if not isinstance(meter, EnergyEstimator):
             return meter
-        return replace(meter, work=work_of_kernels(self.profile(model, conditions)))
+        kept = kept_profile(self.target, conditions.threads)
+        prices = meter.prices if kept is None or kept.energy is None else EnergyPrices.of(kept.energy)
+        return replace(meter, work=work_of_kernels(self.profile(model, conditions)), prices=prices)
 
     def _baseline(self, model: Artifact | Path, conditions: Conditions) -> Call:
         key = (model_digest(model), conditions.threads, conditions.batch)

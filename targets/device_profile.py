@@ -74,6 +74,7 @@ class DeviceProfile:
         node_s: what each node costs before any work.
         taken: when it was calibrated (ISO 8601).
         remarks: what to know before using it.
+        energy: what operations and bytes cost (`EnergyPrices.as_dict`), where a meter could tell.
     """
 
     target: str
@@ -86,6 +87,7 @@ class DeviceProfile:
     node_s: float
     taken: str = ""
     remarks: tuple[str, ...] = ()
+    energy: Mapping[str, Any] | None = None
 
     def moving(self, moved: float, held: float) -> dict[str, float]:
         """The least seconds to move some bytes, by the level that they come from or go to.

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 from ...ir import format_named
 from ..cost import StaticCost
@@ -78,6 +79,18 @@ class EnergyPrices:
     sum_j: float
     operation_j: float
     memories: tuple[MemoryPrice, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return {**asdict(self), "real_mac_j": {str(bits): price for bits, price in self.real_mac_j.items()}}
+
+    @staticmethod
+    def of(data: Mapping[str, Any]) -> EnergyPrices:
+        """The prices that `as_dict` gave."""
+        held = dict(data)
+        held["real_mac_j"] = {int(bits): price for bits, price in data["real_mac_j"].items()}
+        held["memories"] = tuple(MemoryPrice(**entry) for entry in data["memories"])
+        return EnergyPrices(**held)
 
     def mac_j(self, bits: tuple[int, int], real: bool) -> float:
         """A multiply-addition; integers by the size of an array multiplier, which grows with both factors' bits."""

@@ -68,9 +68,25 @@ def calibrate(target: Any, provider: Provider, threads: int) -> DeviceProfile:
                 peaks[format] = peak(target, provider, threads, format)
         levels = tuple(bandwidths(target, provider, threads))
         load = Load.between(before, host.counters())
+    prices = _prices(target, provider, threads)
     remarks = () if (load.others or 0) < CONTENDED else ("other processes were busy meanwhile; peaks may be too low",)
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return DeviceProfile(target.name, device, runtime, threads, peaks, levels, call_s, node_s, now, remarks)
+    return DeviceProfile(target.name, device, runtime, threads, peaks, levels, call_s, node_s, now, remarks, prices)
+
+
+def _prices(target: Any, provider: Provider, threads: int) -> dict[str, Any] | None:
+    """What operations and bytes cost here, where the device has a meter that can tell; takes a minute then."""
+    from ..energy import MeterUnavailableError
+    from ..measure import energy_meter
+    from .energy_prices import energy_prices
+
+    try:
+        meter = energy_meter(target)
+    except MeterUnavailableError:
+        return None
+    caches = cache_sizes() if provider[0] == "CPUExecutionProvider" else {}
+    found = energy_prices(target, provider, threads, meter, caches)
+    return None if found is None else found.as_dict()
 
 
 def identity(provider: str) -> tuple[str, str]:
@@ -212,13 +228,18 @@ def copying(target: Any, provider: Provider, threads: int, small: int, large: in
     times: list[float] = []
     for held in (small, large):
         elements = max(1, held // 8)
-        lines = [f"  %n{i}: f32[N] = neg %{f'n{i - 1}' if i else 'x'}" for i in range(CHAIN)]
-        graph = parse("nasc 1\ngraph @chain(%x: f32[N]) {\n" + "\n".join(lines) + f"\n  return %n{CHAIN - 1}\n}}")
+        graph = parse(chain_text())
         session = OnnxRuntimeSession(target.emit(graph, Filled(graph)), provider, threads=threads, placed=False)
         run = session.bind([np.zeros(elements, np.float32)])
         times.append(best_s(run, repeat=max(1, min(50, (1 << 20) // held))))
     moved = CHAIN * (large // 8 - small // 8) * 8
     return moved / max(times[1] - times[0], 1e-9)
+
+
+def chain_text() -> str:
+    """Nodes behind each other that each negate a tensor of as many elements as the batch is long."""
+    lines = [f"  %n{i}: f32[N] = neg %{f'n{i - 1}' if i else 'x'}" for i in range(CHAIN)]
+    return "\n".join(["nasc 1", "graph @chain(%x: f32[N]) {", *lines, f"  return %n{CHAIN - 1}", "}"]) + "\n"
 
 
 def reading(target: Any, provider: Provider, threads: int, held: int) -> float:

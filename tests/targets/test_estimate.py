@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
 import pytest
 from nasc import EnergyMeter
-from nasc.targets import static_cost
-from nasc.targets.energy import EnergyFlag, Grade
-from nasc.targets.energy.estimate import LITERATURE, PICO, Work, work_of_graph, work_of_kernels
+from nasc.targets import static_cost, target_named
+from nasc.targets.energy import Energy, EnergyFlag, Grade, Support
+from nasc.targets.energy.estimate import LITERATURE, PICO, EnergyPrices, Work, work_of_graph, work_of_kernels
+from nasc.targets.energy.meter import Source
+from nasc.targets.onnxruntime.energy_prices import energy_prices
 from nasc.targets.profile import KernelProfile
 
 from .conftest import graph_of
@@ -85,3 +92,45 @@ def test_an_estimate_is_a_meter_and_says_what_it_is() -> None:
     assert energy.reason is not None and "counted" in energy.reason
     assert energy.calls == energy.windows == 0
     assert energy.as_dict()["grade"] == "estimated"
+
+
+@dataclass(frozen=True)
+class Priced(EnergyMeter):
+    """A meter of a device on which each call costs what a list says, in order."""
+
+    costs_j: tuple[float | None, ...] = ()
+    asked: list[int] = field(default_factory=list)
+
+    @property
+    def devices(self) -> tuple[str, ...]:
+        return ()
+
+    @contextmanager
+    def open(self) -> Generator[Source, None, None]:
+        yield Source(Support("a device", Grade.COUNTER))
+
+    def measure(self, run: Callable[[], object]) -> Energy:
+        run()
+        self.asked.append(1)
+        return Energy(1.0, energy_above_idle_j=self.costs_j[len(self.asked) - 1])
+
+
+def test_a_devices_own_prices_come_from_its_meter() -> None:
+    """A product of 512 cubed in floats and integers, then a chain of copies per level of memory."""
+    macs, moved = 512**3, 8 * (1 << 14)
+    meter = Priced(costs_j=(macs * 9.2 * PICO, macs * 3 * PICO, moved * 5 * PICO, (1 << 27) * 8 * 40 * PICO))
+    cpu = target_named("onnxruntime:cpu")
+    found = energy_prices(cpu, ("CPUExecutionProvider", {}), 1, meter, {"L1": 1 << 15})
+    assert found is not None
+    assert found.source == "calibrated on a device"
+    assert found.mac_j((32, 32), real=True) == pytest.approx(9.2 * PICO)
+    assert found.mac_j((16, 16), real=True) == pytest.approx(3.0 * PICO)  # the literature's proportion
+    assert found.mac_j((8, 8), real=False) == pytest.approx(3 * PICO)
+    assert [m.low_j for m in found.memories] == pytest.approx([5 * PICO, 40 * PICO])
+    assert EnergyPrices.of(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_a_meter_that_cannot_tell_gives_no_prices() -> None:
+    cpu = target_named("onnxruntime:cpu")
+    meter = Priced(costs_j=(1e-3, 1e-3, None, None))
+    assert energy_prices(cpu, ("CPUExecutionProvider", {}), 1, meter, {"L1": 1 << 15}) is None
