@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..compiler.analyses.branches import branches
 from ..ir.errors import NascError
 from .config import Settings
 from .evaluate import Ladder
@@ -27,6 +28,7 @@ from .space import Space, build_space
 from .space_rules import parse_rule
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
+from .survey import BEFORE, described_space
 from .trials import Trials
 
 
@@ -118,18 +120,8 @@ def space_of(problem: Problem, settings: Settings) -> Space:
     Raises:
         UsageError: a rule names no layer, an unknown format or size.
     """
-    chosen = settings.search
-    calibration = settings.calibration
-    options = [f"method={calibration.method}", f"samples={calibration.samples}"]
-    if calibration.method == "percentile":
-        options.append(f"percentile={calibration.percentile:g}")
-    widths = settings.training.epochs > 0 if chosen.widths is None else chosen.widths
-    return build_space(
-        problem.builder.graph,
-        [parse_rule(text) for text in chosen.space],
-        widths=widths,
-        after=f"calibrate{{{', '.join(options)}}} | legalize{{target={problem.target}}}",
-    )
+    blocks = branches(problem.builder.structure(BEFORE).graph)
+    return described_space(problem.builder.graph, blocks, settings, problem.target)
 
 
 def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, str]:

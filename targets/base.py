@@ -115,6 +115,11 @@ class Target(Protocol):
         """What `--target` calls it."""
         ...
 
+    @property
+    def lanes(self) -> int:
+        """How many channels it computes at once: widths that are multiples of it leave none of them idle."""
+        ...
+
     def unavailable(self) -> str | None:
         """Why it cannot run on this machine, or None if it can."""
         ...

@@ -33,12 +33,14 @@ class OnnxRuntime:
         provider: the execution provider.
         options: the provider's options.
         style: how it wants quantized values written.
+        lanes: channels that it computes at once: widths that are multiples of it leave none of them idle.
     """
 
     name: str
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     style: Style = ONNXRUNTIME
+    lanes: int = 8
 
     def unavailable(self) -> str | None:
         """Why this provider cannot run on this machine, or None if it can; tried once by starting it."""
@@ -115,6 +117,7 @@ TENSORRT = OnnxRuntime(
     "TensorrtExecutionProvider",
     {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
     STYLE_TENSORRT,
+    lanes=32,
 )
 """Not yet run on a device."""
 
