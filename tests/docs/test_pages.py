@@ -48,7 +48,9 @@ def test_strategies_and_rules_of_the_search_page_exist():
     ]
     assert named == list(STRATEGIES)
     rules = [*re.findall(r"--space '([^']+)'", page), *re.findall(r"`([^`\n]+: \w+=[^`\n]+)`", page)]
-    assert [str(parse_rule(rule)).split(":")[0] for rule in rules] == ["linear", "each fc*", "*"]
+    assert [str(parse_rule(rule)).split(":")[0] for rule in rules] == [
+        *("linear", "*", "each layer3.*", "each fc*", "grouped *", "each layer1.*", "*")
+    ]
 
 
 def test_objectives_and_constraints_of_the_search_page_can_be_read():
