@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir import UsageError
+from .ir import NascError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from .compiler.dumps import Dumps
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
+    from .targets.profile import NetworkProfile
 
 
 def lower(
@@ -105,7 +108,8 @@ def rewrite(
     *,
     data: str | Data = None,
     seed: int = 0,
-    dump: Path | None = None,
+    dump: Path | Dumps | None = None,
+    reproducer: Path | None = None,
 ) -> Trace:
     """Apply a pipeline and keep a record.
 
@@ -114,34 +118,79 @@ def rewrite(
         passes: the pipeline as text.
         data: calibration inputs, or the path of a model file that names them.
         seed: for passes that draw at random.
-        dump: a folder for the network's text before the first and after every pass.
+        dump: which networks to write down; a folder: the source network and the one after every pass.
+        reproducer: where to write what a failing pass was given, so that it runs again on its own.
 
     Raises:
         UsageError: the text is no pipeline.
         PassError: a pass refuses the network.
+        NascError: a pass fails in a way it should not.
     """
-    from .compiler.pipeline import parse_pipeline
+    from .compiler.dumps import Dumps
+    from .compiler.pipeline import Pipeline, parse_pipeline
 
     pipeline = parse_pipeline(passes)
+    dumps = Dumps(every=True, folder=dump) if isinstance(dump, Path) else dump or Dumps()
+    dumps.check(pipeline)
     steps: list[Step] = []
-    graphs = [network.graph]
+    left = [network]
 
     def observe(index: int, step: Pass, result: Network, seconds: float) -> None:
-        steps.append(Step(str(step), seconds, result.graph != graphs[-1]))
-        graphs.append(result.graph)
-        if dump is not None:
-            _dump(dump, index + 1, step.name, result)
+        changed = result.graph != left[-1].graph
+        steps.append(Step(str(step), seconds, changed))
+        left.append(result)
+        dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
 
-    if dump is not None:
-        _dump(dump, 0, "source", network)
-    result = pipeline.run(network, _context(data, seed), observe=observe)
+    dumps.take(0, "source", "lowering", network.graph, changed=False)
+    try:
+        result = pipeline.run(network, _context(data, seed), observe=observe)
+    except UsageError:
+        raise
+    except Exception as error:  # a pass that fails in any way is worth a reproducer
+        rest = Pipeline(pipeline.passes[len(steps) :])
+        ours = error if isinstance(error, NascError) else _fault(error, str(rest.passes[0]))
+        if reproducer is not None:
+            _reproduce(ours, left[-1], str(rest), data, seed, reproducer)
+        raise ours from error
     return Trace(result, tuple(steps))
 
 
-def _dump(folder: Path, index: int, name: str, network: Network) -> None:
-    from .ir.files import write_text
+def _fault(error: Exception, step: str) -> NascError:
+    text = " ".join(str(error).split())
+    return NascError(f"error: {step} failed with {type(error).__name__}: {text}", mend="This is a fault of nasc.")
 
-    write_text(folder / f"{index:02d}-{name}.nasc", str(network.graph))
+
+def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, seed: int, path: Path) -> None:
+    """Write a reproducer, and say so in a note to the error."""
+    from .compiler.reproducer import PYTHON, Reproducer
+
+    source = data if isinstance(data, str) or data is None else PYTHON
+    try:
+        Reproducer(network, rest, source, seed, error.message, versions()).save(path)
+    except NascError as refused:
+        error.add_note(f"no reproducer was written: {refused.message}")
+    else:
+        error.add_note(f"wrote {path}: `nasc opt {path} --run-reproducer` runs it again")
+
+
+def rewrite_again(path: Path, *, data: str | Data = None, dump: Path | Dumps | None = None) -> Trace:
+    """Run what a reproducer holds.
+
+    Args:
+        path: the file that a failing pass left.
+        data: takes the place of the data that it names.
+        dump: see `rewrite`.
+
+    Raises:
+        UsageError: it is no reproducer, or its data were given from Python and are not given now.
+        NascError: what it was written for.
+    """
+    from .compiler.reproducer import PYTHON, Reproducer
+
+    held = Reproducer.load(path)
+    if held.data == PYTHON and data is None:
+        raise UsageError(f"{path}: its data were given from Python", mend="Name them: --data model.py")
+    return rewrite(held.network, held.pipeline, data=data if data is not None else held.data, seed=held.seed, dump=dump)
 
 
 def _context(data: str | Data, seed: int) -> Context:
@@ -211,6 +260,10 @@ def measure(
     batch: int = 1,
     threads: int = 1,
     budget_s: float = 10.0,
+    meter: str = "auto",
+    isolate: bool = True,
+    limit_s: float | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> Measurement:
     """Measure what a model really costs on this device.
 
@@ -221,16 +274,33 @@ def measure(
         target: runtime and device; `auto` takes the best here.
         batch: length of the batch axis.
         threads: threads of the runtime.
-        budget_s: seconds to spend on latency at most.
+        budget_s: seconds to spend on each metric at most.
+        meter: of energy: `auto` (that of the device), `nvml`, `nvml:UUID`, `rapl`.
+        isolate: measure in a process of its own, which may crash or hang without harming this one.
+        limit_s: when to give that process up; None: two minutes beyond the budgets.
+        memory_limit_bytes: what it may have; None: four fifths of the free memory.
 
     Raises:
-        UsageError: a missing file, an unknown metric or target, or energy where there is no meter.
+        UsageError: a missing file, an unknown metric, meter or target.
+        MeterUnavailableError: energy where there is no meter; said before anything runs.
         TargetError: the runtime refuses a model.
+        WorkerError: the process of its own crashed, hung, or ran out of memory.
     """
     from .targets import target_named
-    from .targets.measure import measure_model
+    from .targets.measure import Conditions, energy_meter, measure_model, names
 
     chosen = target_named(target)
+    conditions = Conditions(
+        names(metrics),
+        batch=batch,
+        threads=threads,
+        budget_s=budget_s,
+        meter=meter,
+        limit_s=limit_s,
+        memory_limit_bytes=memory_limit_bytes,
+    )
+    if "energy" in conditions.metrics:
+        energy_meter(chosen, meter)
 
     def ready(source: str | Path | Network) -> Artifact | Path:
         if isinstance(source, str | Path):
@@ -243,11 +313,47 @@ def measure(
         chosen,
         ready(model),
         baseline=None if baseline is None else ready(baseline),
-        metrics=metrics,
-        batch=batch,
-        threads=threads,
-        budget_s=budget_s,
+        conditions=conditions,
+        isolate=isolate,
     )
+
+
+def profile(
+    model: str | Path | Network,
+    *,
+    target: str = "auto",
+    batch: int = 1,
+    threads: int = 1,
+    budget_s: float = 4.0,
+    bounds: bool = True,
+) -> NetworkProfile:
+    """Time every kernel of a model on this device, with the ops it computes and the least time it could take.
+
+    Args:
+        model: an ONNX file (nasc's or any other), or a network, which is emitted first.
+        target: runtime and device; `auto` takes the best here.
+        batch: length of the batch axis.
+        threads: threads of the runtime.
+        budget_s: seconds to spend on calls.
+        bounds: say how far each kernel is from what the device can do; calibrates the device the first time.
+
+    Raises:
+        UsageError: a missing file, or an unknown target.
+        TargetError: the runtime refuses the model.
+    """
+    from .targets import target_named
+    from .targets.device_profile import device_profile
+    from .targets.profile import profile_model
+
+    chosen = target_named(target)
+    if isinstance(model, str | Path):
+        if not Path(model).exists():
+            raise UsageError(f"{model}: error: there is no such file")
+        ready = Path(model)
+    else:
+        ready = chosen.emit(model.graph, model.weights)
+    device = device_profile(chosen, threads) if bounds else None
+    return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
 
 
 def load_task(
@@ -379,10 +485,11 @@ def search_task(
     from .compiler.frontend.lower import lower_task
     from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
-    from .search.judge import TaskJudge
+    from .search.judge import TaskJudge, keep_measurements
     from .search.protocols import Problem
     from .search.run import search
     from .targets import target_named
+    from .targets.measure import Conditions
 
     target = target_named(settings.target)
     task = load_task(model) if isinstance(model, str | Path) else model
@@ -390,12 +497,21 @@ def search_task(
         seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
         task = trained_checkpoint(seeded, progress=progress).task
     network = lower_task(task)
-    measure = settings.measure
-    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+    chosen = settings.measure
+    conditions = Conditions(
+        batch=chosen.batch,
+        threads=chosen.threads,
+        budget_s=chosen.budget_s,
+        meter=chosen.meter,
+        limit_s=chosen.limit_s,
+        memory_limit_bytes=chosen.memory_limit_bytes,
+    )
+    judge = TaskJudge(task, network, target, conditions, chosen.isolate, keep_measurements(output))
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
     problem = Problem(task.name, task.source, builder, judge, target.name, task.words, versions=versions())
-    return search(problem, settings, output, observer)
+    with closing(judge):
+        return search(problem, settings, output, observer)
 
 
 def versions() -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
 from .files import append_line
 from .finish import Finish
+from .forecast import Forecast
 from .goals import Goals, expect_readable, goals, winner_rule
 from .objectives import TOLERANCE, directions, parse_tolerance
 from .observer import Observer, Opening
@@ -30,6 +32,9 @@ from .strategies import check_strategy, parameters
 from .study import OpenStudy
 from .survey import BEFORE, described_space
 from .trials import Trials
+
+SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
+"""Settings of measuring that change no figure: a study goes on when they are changed."""
 
 
 class Interrupted(NascError):
@@ -78,8 +83,10 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         settings.search.confidence,
         settings.training.epochs,
     )
+    if settings.search.forecast and "latency" in wanted.measured:
+        ladder = replace(ladder, forecast=Forecast.opened(study.output, study.records))
     plan = _plan(problem, settings, space)
-    notices = list(wanted.notices)
+    notices = [*wanted.notices, *space.left_out]
     trials = Trials(
         study=study,
         space=space,
@@ -100,11 +107,13 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
             wanted.objectives,
             wanted.constraints,
             baseline,
-            wanted.notices,
+            tuple(notices),
         )
     )
     reference = _reference(problem, space, plan, ladder, study, observer)
     trials.run()
+    if ladder.forecast is not None and (told := ladder.forecast.summary()) is not None:
+        trials.observer.notice(told)
     rule = winner_rule(problem, settings, wanted)
     polish = Polish(problem, study, ladder, rule, observer, settings.training.finalist_epochs)
     finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output), polish)
@@ -136,9 +145,10 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
         "strategy": chosen.strategy,
         "seeds": str(chosen.seeds).lower(),
         "seed": str(settings.seed),
+        "forecast": str(chosen.forecast).lower(),
         "confidence": f"{chosen.confidence:g}",
         "training": ", ".join(f"{k}={v}" for k, v in settings.training.model_dump().items()),
-        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump().items()),
+        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump(exclude=SAFETY).items()),
     }
 
 

@@ -72,13 +72,15 @@ class Space:
         after: passes behind formats.
         blocks: the residual branches that may go.
         carriers: the layers that each width is a length of: it goes with the last of them.
+        left_out: what was not offered, and why, as sentences.
     """
 
     knobs: tuple[Knob, ...]
     order: tuple[str, ...]
     before: str = "cleanup"
     between: str = "fold-batch-norm | merge-linear"
-    after: str = "calibrate | legalize"
+    after: str = "place | calibrate | legalize"
+    left_out: tuple[str, ...] = ()
     blocks: tuple[Branch, ...] = ()
     carriers: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]], compare=False)
 
@@ -267,7 +269,7 @@ def build_space(
     sizing: Sizing | None = None,
     before: str = "cleanup",
     between: str = "fold-batch-norm | merge-linear",
-    after: str = "calibrate | legalize",
+    after: str = "place | calibrate | legalize",
 ) -> Space:
     """The space of a graph: nasc's default, or what the rules offer; a later rule overrides an earlier one.
 
@@ -296,7 +298,7 @@ def build_space(
             f"the search space of @{graph.name} is empty: no layer has anything to choose",
             mend="`nasc space` shows what can change, and why the rest cannot.",
         )
-    return Space(found, order, before, between, after, tuple(blocks), _carriers(graph))
+    return Space(found, order, before, between, after, blocks=tuple(blocks), carriers=_carriers(graph))
 
 
 def _carriers(graph: Graph) -> dict[str, frozenset[str]]:

@@ -15,12 +15,14 @@ from ..ir import Frozen, Graph, Location, widths_in
 from ..ir.axes import size
 from ..targets import target_named
 from ..targets.cost import static_cost
+from ..targets.truth import table
 from .builder import SHARED
 from .config import Settings
 from .sizing import Sizing
 from .space import Assignment, Knob, Space, build_space
 from .space_groups import group_name, grouped_widths
 from .space_rules import parse_rule
+from .space_truth import latency_counts, suspects, without_slow
 
 BEFORE = "cleanup"
 """The passes before blocks go: the names of blocks are those that they leave."""
@@ -110,6 +112,7 @@ class Survey:
         share: the share of parameters that lie in tensors with a free axis.
         size: the number of configurations.
         knobs: what the search chooses, part by part.
+        left_out: what is not offered since it is slower on the target, as sentences.
         corners: the source network, the smallest and the largest of the space.
     """
 
@@ -121,6 +124,7 @@ class Survey:
     share: float
     size: int
     knobs: tuple[Knob, ...]
+    left_out: tuple[str, ...]
     corners: tuple[Corner, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -141,18 +145,23 @@ def described_space(graph: Graph, blocks: Sequence[Branch], settings: Settings, 
         UsageError: a rule names no layer, an unknown format or size; bounds are empty.
     """
     chosen, calibration = settings.search, settings.calibration
+    runs_on = f"target={target}"
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
-    return build_space(
+    space = build_space(
         graph,
         [parse_rule(text) for text in chosen.space],
         widths=settings.training.epochs > 0 if chosen.widths is None else chosen.widths,
         blocks=blocks,
         sizing=sizing_of(settings, target),
         before=BEFORE,
-        after=f"calibrate{{{', '.join(options)}}} | legalize{{target={target}}}",
+        after=f"place{{{runs_on}}} | calibrate{{{', '.join(options)}}} | legalize{{{runs_on}}}",
     )
+    runtime = target_named(target)
+    if not (latency_counts(chosen.objectives) and suspects(space)) or runtime.unavailable():
+        return space
+    return without_slow(space, graph, table(runtime))
 
 
 def sizing_of(settings: Settings, target: str) -> Sizing:
@@ -189,6 +198,7 @@ def survey(network: Network, settings: Settings) -> Survey:
         share=free / total,
         size=space.size,
         knobs=space.knobs,
+        left_out=space.left_out,
         corners=tuple(_corner(network, space, name, assignment) for name, assignment in corners),
     )
 
