@@ -228,7 +228,7 @@ def figure_text(metric: Metric, figures: Figures, baseline: Figures) -> str:
 
 
 def brief(pipeline: str) -> str:
-    """What a pipeline chooses, in few words: `without layer1.1, fc2=24, fc1 i6/u8`; what all candidates share left out."""
+    """What a pipeline chooses, in few words: `without layer1.1, fc2=24, fc1 i6/u8`; what all share is left out."""
     found: list[str] = []
     for step in parse_pipeline(pipeline).passes:
         options = step.options()

@@ -140,7 +140,7 @@ def test_what_is_no_reproducer(here: Path) -> None:
 
 
 def test_dumps_after_one_pass_after_changes_and_after_all(here: Path) -> None:
-    pipeline = "cleanup | resize{a=6} | cleanup | convert{weights=f16}"
+    pipeline = "cleanup | resize{a=6} | cleanup | convert{to=f16}"
     _, shown, said = run("net.nasc", "--passes", pipeline, "--dump-ir-after", "resize")
     assert said.count("// after ") == 1
     assert said.startswith("// after resize{a=6}\nnasc 1\n")
@@ -148,7 +148,7 @@ def test_dumps_after_one_pass_after_changes_and_after_all(here: Path) -> None:
     _, _, said = run("net.nasc", "--passes", pipeline, "--dump-ir-after-change")
     assert [line for line in said.splitlines() if line.startswith("// after")] == [
         "// after resize{a=6}",
-        "// after convert{weights=f16}",
+        "// after convert{to=f16}",
     ]
     run("net.nasc", "--passes", pipeline, "--dump-ir-after-change", "--dump-ir-to", "some")
     assert sorted(p.name for p in (here / "some").iterdir()) == ["02-resize.nasc", "04-convert.nasc"]
