@@ -118,13 +118,13 @@ class Target(Protocol):
         ...
 
     @property
-    def settings(self) -> Mapping[str, Any]:
-        """The runtime and all that it is told when it loads a network, as plain data for a record."""
+    def lanes(self) -> int:
+        """How many channels it computes at once: widths that are multiples of it leave none of them idle."""
         ...
 
     @property
-    def lanes(self) -> int:
-        """How many channels it computes at once: widths that are multiples of it leave none of them idle."""
+    def settings(self) -> Mapping[str, Any]:
+        """The runtime and all that it is told when it loads a network, as plain data for a record."""
         ...
 
     def unavailable(self) -> str | None:
