@@ -30,10 +30,10 @@ from typing import Any
 
 import torch
 
-sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # in place of this folder, whose zoo.py would hide zoo/
+sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # this folder has a zoo.py of its own
 
-from zoo.models import ZooModel, zoo
-from zoo.survey import Row, survey
+from zoo.models import ZooModel, zoo  # noqa: E402
+from zoo.survey import Row, survey  # noqa: E402
 
 LIMIT_S = 900
 """Seconds that one network may take."""
@@ -84,7 +84,7 @@ def torch_onnx(model: ZooModel) -> str:
 
 
 def torch_pruning(model: ZooModel) -> str:
-    """Whether Torch-Pruning narrows the network to three quarters of its channels, as its README shows, without help."""
+    """Whether Torch-Pruning narrows the network to three quarters of its channels without help."""
     import torch_pruning
 
     module, inputs = model.make().eval(), model.inputs()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -49,6 +50,7 @@ class Quantize(Pass):
         weights: format of the weights.
         activations: format of the layers' inputs.
         biases: format of the biases; layers without a bias stay as they are.
+        per: one step per output `channel` of a weight, or one for the whole `tensor`.
 
     Raises:
         UsageError: no layer matches, or a format is not what it is asked for.
@@ -61,6 +63,7 @@ class Quantize(Pass):
     weights: Encoding | None = None
     activations: Encoding | None = None
     biases: Encoding | None = None
+    per: Literal["channel", "tensor"] = "channel"
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -73,7 +76,7 @@ class Quantize(Pass):
             if step is not None and step.axis is not None:
                 raise UsageError(
                     f"quantize: {name} cannot name an axis for its steps; found {encoding}",
-                    mend="Weights have one step per output channel by themselves, all else one per tensor.",
+                    mend="Weights have one step per output channel, or with per=tensor one alone; all else has one per tensor.",
                 )
             if name != "activations" and step is not None and step.zero != 0:
                 raise UsageError(f"quantize: {name} are symmetric, their zero is 0; found {encoding}")
@@ -88,7 +91,7 @@ class Quantize(Pass):
             if self.weights:
                 name, axis = operand(layer, "weight"), SPECS[layer.kind].weight_axis
                 assert name is not None and axis is not None
-                stored[name] = weight_type(graph, layer, name, self.weights, axis)
+                stored[name] = weight_type(graph, layer, name, self.weights, axis if self.per == "channel" else None)
             if self.biases and (bias := operand(layer, "bias")):
                 if graph.types[bias].format.bits > 16 and graph.types[bias].quantized:
                     raise PassError("it is legalized already", op=layer, mend="Put `quantize` before `legalize`.")
