@@ -199,7 +199,7 @@ def export(
     target: str = "onnxruntime:cpu",
     metadata: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """Write a network as ONNX for a target.
+    """Write a network as ONNX for a target. Tensors of 32 MiB and more in all lie beside it, in `PATH.data`.
 
     Args:
         network: what to write; a quantized one after `calibrate`, and after `legalize` for integer kernels.
@@ -211,11 +211,11 @@ def export(
         UsageError: there is no such target, or the place cannot be written to.
         NascError: a value's step is not known, or an op cannot be written.
     """
+    from .search.artifacts import artifact_of
     from .targets import target_named
 
-    artifact = target_named(target).emit(
-        network.graph, network.weights, {"nasc.digest": network.key, **(metadata or {})}
-    )
+    named = {"nasc.digest": network.key, **(metadata or {})}
+    artifact = artifact_of(target_named(target), network, named, name=Path(path).name)
     artifact.save(path)
     return artifact
 
@@ -255,7 +255,9 @@ def measure(
             if not Path(source).exists():
                 raise UsageError(f"{source}: error: there is no such file")
             return Path(source)
-        return chosen.emit(source.graph, source.weights)
+        from .search.artifacts import artifact_of
+
+        return artifact_of(chosen, source)
 
     return measure_model(
         chosen,

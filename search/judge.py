@@ -18,6 +18,7 @@ from ..ir import Graph, NascError, Op, format_named, structure_digest
 from ..targets import Artifact, Session, Target, agree, check_placement
 from ..targets.latency import Latency, LatencyMeter
 from ..targets.measure import energy_meter, example_arrays
+from .artifacts import artifact_of
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
 from .protocols import Deployed, Split
@@ -192,7 +193,7 @@ class TaskJudge:
         return self.target.load(self._source, threads=self.threads).bind(self._arrays)
 
     def _emit(self, network: Network, metadata: Mapping[str, str]) -> Artifact:
-        return self.target.emit(network.graph, network.weights, metadata)
+        return artifact_of(self.target, network, metadata)
 
     def overhead_bound(self) -> str | None:
         """See `Judge.overhead_bound`."""
