@@ -26,17 +26,24 @@ if TYPE_CHECKING:
     from .targets.measure import Measurement
 
 
-def lower(model: nn.Module, example_inputs: Any, *, name: str | None = None) -> Network:
+def lower(model: nn.Module | str | Path, example_inputs: Any = None, *, name: str | None = None) -> Network:
     """Lower a PyTorch module to a network: a typed graph with symbolic widths, and its weights.
 
     Args:
-        model: the module; its evaluation mode is lowered, its own mode is left as it is.
+        model: the module; its evaluation mode is lowered, its own mode is left as it is. Or the path of an ONNX file,
+            which is read.
         example_inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs; axis 0 is the batch.
         name: the graph's name, by default made of the class's.
 
     Raises:
         NascError: torch.export refuses the model, or the lowered graph does not compute what the module does.
     """
+    if isinstance(model, str | Path):
+        if not str(model).endswith(".onnx"):
+            raise UsageError(
+                f"{model}: error: it is no ONNX file", mend="`nasc.load_network` takes all kinds of files."
+            )
+        return read_onnx(model, name=name)
     from .compiler.frontend.lower import lower_module
 
     if isinstance(example_inputs, Mapping):
@@ -45,8 +52,26 @@ def lower(model: nn.Module, example_inputs: Any, *, name: str | None = None) -> 
     return lower_module(model, args, name=name)
 
 
+def read_onnx(source: str | Path | bytes, *, name: str | None = None) -> Network:
+    """A network from an ONNX model: the ops that nasc writes, and what other exporters write with them.
+
+    Args:
+        source: a file, with the tensors that may lie beside it, or a model's bytes.
+        name: the graph's name, by default what the model calls it.
+
+    Raises:
+        UsageError: there is no such file, or it is no ONNX model.
+        NascError: it holds something that nasc cannot read; the message names the node and its type.
+    """
+    from .compiler.arrays import network_from
+    from .targets.onnx.reader import read
+
+    found = read(source, name=name)
+    return network_from(found.graph, found.arrays, found.steps, "model" if isinstance(source, bytes) else str(source))
+
+
 def load_network(source: str | Path, *, input: str | None = None) -> Network:
-    """A network from a `.nasc` file, or lowered from a model file or `package.module:attribute`.
+    """A network from a `.nasc` or `.onnx` file, or lowered from a model file or `package.module:attribute`.
 
     Args:
         source: what to load.
@@ -60,6 +85,8 @@ def load_network(source: str | Path, *, input: str | None = None) -> Network:
 
     if str(source).endswith(".nasc"):
         return Network.load(source)
+    if str(source).endswith(".onnx"):
+        return read_onnx(source)
     task = load_task(source, input=input)
     example = task.example_inputs
     with task.importing():

@@ -135,6 +135,8 @@ class Writer:
         if name not in self._known and self.is_stored(name):
             format = self._types[name].format
             self.initializer(name, stored(self.weights.array(name), format, name), format)
+            if format.is_int and format.bits not in (8, 16, 32, 64):
+                self.proto.initializer[-1].doc_string = str(format)
         return name
 
     def real(self, name: str, format: Format = F32) -> str:
