@@ -117,7 +117,8 @@ class Reader:
     def rank(self, index: int = 0) -> int:
         """The number of axes of an operand."""
         name = self.node.input[index]
-        return self.constants[name].ndim if name in self.constants else self.type(index).rank
+        held = self.constants.get(name, self.sizes.get(name))
+        return self.type(index).rank if held is None else held.ndim
 
     def axis(self, default: int | None = None, name: str = "axis", rank: int | None = None) -> int:
         """An axis attribute counted from the front."""
@@ -151,7 +152,10 @@ class Reader:
             self.values[name] = self.stored(name, self.constants[name], kind)
             return self.values[name]
         if name in self.sizes:
-            raise self.error(f"it reads {name!r}, lengths of axes that depend on the batch, as numbers")
+            from .sizes import as_numbers  # the two modules read each other
+
+            self.values[name] = as_numbers(self, name)
+            return self.values[name]
         raise self.error(f"nothing gives its operand {name!r}")
 
     def stored(
@@ -161,17 +165,15 @@ class Reader:
         format = format_of(array.dtype) if format is None else format
         if not format.is_float and step is None:
             kind = "buffer"
-        name = self.fresh(wanted)
+        name = self.fresh(wanted.removesuffix("/output"))
         axes = tuple(Const(n) for n in array.shape)
         self.arrays[name] = array
         self._keep(Op(kind, (name,), (Type(format, axes, step),)))
         return name
 
-    def give(
-        self, kind: str, inputs: Sequence[str], declared: Type | None = None, /, *, first: int = 0, **given: Attribute
-    ) -> None:
-        """Write the op that gives the node's results, from the result at `first` on."""
-        results = [name for name in self.node.output[first:] if name] or [f"{self.node.name}.result"]
+    def give(self, kind: str, inputs: Sequence[str], declared: Type | None = None, /, **given: Attribute) -> None:
+        """Write the op that gives the node's results."""
+        results = [name for name in self.node.output if name] or [f"{self.node.name}.result"]
         for name, made in zip(results, self.op(kind, inputs, declared, results, **given), strict=True):
             self.values[name] = made
 

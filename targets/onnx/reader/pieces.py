@@ -6,7 +6,7 @@ import numpy as np
 from onnx import NodeProto
 
 from ....ir import Const
-from ....ir.axes import has_batch
+from ....ir.axes import ONE, has_batch
 from .base import Reader, reads
 
 
@@ -82,8 +82,6 @@ def gather(reader: Reader, node: NodeProto) -> None:
         reader.give("select", [reader.value(0)], dim=dim, index=index)
     elif node.input[0] in reader.constants and reader.rank() == 2 and dim == 0 and at is None:
         reader.give("embedding", [reader.value(1), reader.value(0)])
-    elif reader.rank(1) == 1 and not has_batch(axis):
-        reader.give("index_select", [reader.value(0), reader.value(1)], dim=dim)
     else:
         reader.give("index", [reader.value(0), reader.value(1)], dims=(dim,))
 
@@ -100,6 +98,9 @@ def gather_nd(reader: Reader, node: NodeProto) -> None:
     if reader.attribute("batch_dims", 0):
         raise reader.error("it keeps leading axes apart (batch_dims)")
     last = reader.rank(1) - 1
+    if parts := joined(reader, last):
+        reader.give("index", [reader.value(0), *parts], dims=tuple(range(len(parts))))
+        return
     if (held := reader.constants.get(node.input[1])) is not None:
         count = held.shape[-1]
         parts = [reader.stored(f"{node.input[1]}.{i}", np.ascontiguousarray(held[..., i])) for i in range(count)]
@@ -110,6 +111,20 @@ def gather_nd(reader: Reader, node: NodeProto) -> None:
         count = axis.value
         parts = [reader.op("select", [reader.value(1)], dim=last, index=i)[0] for i in range(count)]
     reader.give("index", [reader.value(0), *parts], dims=tuple(range(count)))
+
+
+def joined(reader: Reader, last: int) -> list[str]:
+    """The positions along each axis, where they were joined right before; else nothing."""
+    made = reader.producer(reader.node.input[1])
+    if made is None or made.kind != "cat" or made.attribute("dim", 0) != last:
+        return []
+    found: list[str] = []
+    for name in made.inputs:
+        op = next((op for op in reversed(reader.ops) if name in op.results), None)
+        if op is None or op.kind != "reshape" or (*reader.types[op.inputs[0]].axes, ONE) != op.type.axes:
+            return []
+        found.append(op.inputs[0])
+    return found
 
 
 @reads("ScatterND")

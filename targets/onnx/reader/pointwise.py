@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import inf
+from typing import Any
 
 import numpy as np
 from onnx import NodeProto
@@ -169,7 +170,7 @@ def pair(reader: Reader, kind: str, **more: str) -> None:
     elif left is not None and ranks[0] <= ranks[1] and kind not in ("eq", "ne", "lt", "le", "gt", "ge"):
         commutes = kind in ("add", "mul", "maximum", "minimum")
         where = "other" if commutes else "input"
-        reader.give(kind, [reader.value(1)], None, **{where: _number(reader, 1, left), **more})  # type: ignore[arg-type]
+        reader.give(kind, [reader.value(1)], None, **{where: _number(reader, 1, left), **more})
     else:
         reader.give(kind, [reader.value(0), reader.value(1)], **more)
 
@@ -234,7 +235,7 @@ def where(reader: Reader, node: NodeProto) -> None:
     numbers = {name: reader.scalar(i) for i, name in ((1, "input"), (2, "other"))}
     kept = [i for i, name in ((1, "input"), (2, "other")) if numbers[name] is None or reader.rank(i) > 0]
     given = {n: v for n, v in numbers.items() if v is not None and {"input": 1, "other": 2}[n] not in kept}
-    reader.give("where", [reader.value(0), *map(reader.value, kept)], None, **given)  # type: ignore[arg-type]
+    reader.give("where", [reader.value(0), *map(reader.value, kept)], None, **given)
 
 
 @reads("Cast")
@@ -249,7 +250,7 @@ def cast(reader: Reader, node: NodeProto) -> None:
         reader.give("cast", [reader.value(0)], Type(format, ()))
 
 
-def _dtype(code: int) -> object:
+def _dtype(code: int) -> Any:
     from onnx import helper
 
     return helper.tensor_dtype_to_np_dtype(code)

@@ -109,7 +109,7 @@ def resize(reader: Reader, node: NodeProto) -> None:
         for a, s in zip(named, reader.numbers(2), strict=True):
             scales[a] = float(s)
             if s != 1:
-                sizes[a] = Const(int(axes[a].value * s)) if isinstance(axes[a], Const) else None  # type: ignore[union-attr]
+                sizes[a] = Const(int(axes[a].value * s)) if isinstance(axes[a], Const) else None
     if tuple(sizes[:2]) != tuple(axes[:2]) or not all(isinstance(s, Const) for s in sizes[2:]):
         raise reader.error("it changes the batch or the channels, or goes by lengths that depend on the batch")
     mode, places = reader.attribute("mode", "nearest"), reader.attribute("coordinate_transformation_mode", "half_pixel")

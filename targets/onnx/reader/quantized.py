@@ -76,7 +76,7 @@ def stored_codes(reader: Reader, name: str) -> str:
     if said and (known := format_named(said)).signed == format.signed and known.is_int:
         format = known if not codes.size or (codes.min() >= known.low and codes.max() <= known.high) else format
     if not format.signed and step.zero == 1 << (format.bits - 1):
-        codes = (codes.astype(np.int64) - step.zero).astype(np.int8 if format.bits <= 8 else np.int16)
+        codes = (codes.astype(np.int64) - (1 << (format.bits - 1))).astype(np.int8 if format.bits <= 8 else np.int16)
         format, step = format_named(f"i{format.bits}"), replace(step, zero=0)
     if step.zero:
         raise reader.error(f"the stored codes {name!r} have the zero {step.zero}; nasc keeps those of weights at 0")

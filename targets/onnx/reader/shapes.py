@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from onnx import NodeProto, TensorProto, numpy_helper
 
-from ....ir import Attribute, Const, Type, product
+from ....ir import Attribute, Axis, Const, Type, product
 from ....ir.axes import ONE
 from ..elements import format_of
 from .base import Reader, reads
@@ -35,14 +37,14 @@ def flatten(reader: Reader, node: NodeProto) -> None:
     reshape_to(reader, tuple(p.value if isinstance(p, Const) else p for p in parts))
 
 
-def _plain(axes: list[object]) -> tuple[Attribute, ...]:
-    return tuple(a.value if isinstance(a, Const) else a for a in axes)  # type: ignore[misc]
+def _plain(axes: Sequence[Axis]) -> tuple[Attribute, ...]:
+    return tuple(a.value if isinstance(a, Const) else a for a in axes)
 
 
 @reads("Unsqueeze")
 def unsqueeze(reader: Reader, node: NodeProto) -> None:
     """Axes of length 1 put in."""
-    axes: list[object] = list(reader.type(0).axes)
+    axes: list[Axis] = list(reader.type(0).axes)
     for at in sorted(reader.axes(1, len(axes) + len(reader.axes(1)))):
         axes.insert(at, ONE)
     reader.give("reshape", [reader.value(0)], shape=_plain(axes))
@@ -87,7 +89,7 @@ def expand(reader: Reader, node: NodeProto) -> None:
     if number is not None and number.size == 1:
         axes = [ONE] * max(0, number.ndim - len(wanted)) + wanted
         value = number.reshape(-1)[0].item()
-        reader.give("full", [], Type(format_of(number.dtype), ()), shape=_plain(list(axes)), value=value)
+        reader.give("full", [], Type(format_of(number.dtype), ()), shape=_plain(axes), value=value)
         return
     source = reader.type(0).axes
     rank = max(len(source), len(wanted))
@@ -98,7 +100,7 @@ def expand(reader: Reader, node: NodeProto) -> None:
     if tuple(axes) == source:
         reader.alias(reader.value(0))
     else:
-        reader.give("expand", [reader.value(0)], shape=_plain(list(axes)))
+        reader.give("expand", [reader.value(0)], shape=_plain(axes))
 
 
 @reads("ConstantOfShape")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import gcd
 from typing import Any, cast
 
 import numpy as np
 
-from ....ir import Attribute, Axis, Const, N, product
+from ....ir import Attribute, Axis, Const, N, Type, product
 from ....ir.axes import Axes, Batch, factors, polynomial, total
+from ....ir.formats import I64
 from ....ir.graph import is_axis
 from .base import Reader, Sizes
 
@@ -27,6 +29,20 @@ def terms(values: Sequence[object]) -> Sizes:
     found = np.empty(len(values), object)
     for i, value in enumerate(values):
         found[i] = as_axis(value)
+    return found
+
+
+def as_numbers(reader: Reader, name: str) -> str:
+    """Lengths that depend on the batch as a value of the graph: as many ones as an axis is long, added up."""
+    lengths = reader.sizes[name]
+    whole, parts = Type(I64, ()), list[str]()
+    for length in lengths.reshape(-1):
+        shape = (length.value if isinstance(length, Const) else length,)
+        (ones,) = reader.op("full", [], whole, shape=shape, value=1)
+        parts += reader.op("sum", [ones], dim=(), keepdim=bool(lengths.ndim))
+    found = parts[0] if len(parts) == 1 else reader.op("cat", parts, dim=0)[0]
+    if lengths.ndim > 1:
+        (found,) = reader.op("reshape", [found], shape=lengths.shape)
     return found
 
 
@@ -62,14 +78,16 @@ def read_sizes(reader: Reader) -> bool:
         return False
     if not all(name in reader.sizes or name in reader.constants for name in node.input if name):
         return False
-    operands = [_operand(reader, name) if name else None for name in node.input]
+    operands: list[Any] = [_operand(reader, name) if name else None for name in node.input]
     if node.op_type in KEEPING:
         put(reader, node.output[0], operands[0])
     elif node.op_type in ARITHMETIC:
         left, right = np.broadcast_arrays(operands[0], operands[1])
         found = np.empty(left.shape, object)
         for at in np.ndindex(left.shape):
-            found[at] = computed(reader, node.op_type, left[at], right[at])
+            found[at] = computed(node.op_type, left[at], right[at])
+        if any(a is None for a in found.reshape(-1)):
+            return False
         put(reader, node.output[0], found)
     elif node.op_type in MOVING:
         put(reader, node.output[0], rearranged(reader, operands))
@@ -82,25 +100,17 @@ def _operand(reader: Reader, name: str) -> Any:
     return reader.sizes[name] if name in reader.sizes else reader.constants[name].astype(object)
 
 
-def computed(reader: Reader, kind: str, left: object, right: object) -> Axis:
-    """Arithmetic on two lengths.
-
-    Raises:
-        ReadError: the result is no length that the IR knows.
-    """
+def computed(kind: str, left: object, right: object) -> Axis | None:
+    """Arithmetic on two lengths; None where the result is no length that the IR knows."""
     a, b = as_axis(left), as_axis(right)
+    if isinstance(a, Const) and isinstance(b, Const):
+        whole = {"Mul": a.value * b.value, "Add": a.value + b.value, "Sub": a.value - b.value}
+        return Const(whole[kind] if kind in whole else a.value // b.value)
     if kind == "Mul":
         return product([a, b])
     if kind == "Add":
         return total([a, b])
-    found = divided(a, b) if kind == "Div" else None
-    if isinstance(a, Const) and isinstance(b, Const):
-        return Const(a.value - b.value if kind == "Sub" else a.value // b.value)
-    if found is None:
-        raise reader.error(
-            f"a length {a} {'/' if kind == 'Div' else '-'} {b} depends on the batch in a way nasc cannot follow"
-        )
-    return found
+    return divided(a, b) if kind == "Div" else None
 
 
 def divided(whole: Axis, part: Axis) -> Axis | None:
@@ -173,21 +183,37 @@ def resolved(
 
 def ordered(source: Axes, shape: list[Axis]) -> list[Attribute]:
     """A shape whose factors stand in the order of the source's: `4*N` where the batch was behind 4."""
-    flat = [f for axis in source for f in factors(axis)]
-    if sum(isinstance(f, Batch) for f in flat) != 1:
-        return [a.value if isinstance(a, Const) else a for a in shape]
-    before = 1
-    for factor in flat:
-        if isinstance(factor, Batch):
-            break
-        before *= factor.value if isinstance(factor, Const) else 1
+    plain: list[Attribute] = [a.value if isinstance(a, Const) else a for a in shape]
+    left = [f for axis in source for f in factors(axis)]
+    if not any(isinstance(f, Batch) for f in left):
+        return plain
     found: list[Attribute] = []
     for axis in shape:
-        if isinstance(axis, Const):
-            before //= max(axis.value, 1) if before > 1 else 1
-            found.append(axis.value)
-            continue
-        ((_, count),) = polynomial(axis).items()
-        found.append(product([Const(before), N, Const(count // before)]) if before and count % before == 0 else axis)
-        before = 1
+        terms = list(polynomial(axis).items())
+        if len(terms) != 1 or (taken := _taken(left, len(terms[0][0]), terms[0][1])) is None:
+            return plain
+        term = product(taken)
+        found.append(term.value if isinstance(term, Const) else term)
+    return found
+
+
+def _taken(left: list[Axis], batches: int, count: int) -> list[Axis] | None:
+    """The next factors that hold the batch so often and multiply to a count, taken off the list, or None."""
+    found: list[Axis] = []
+    while batches or count > 1:
+        if not left:
+            return None
+        head = left[0]
+        if isinstance(head, Const):
+            common = gcd(head.value, count)
+            if common == 1:
+                return None
+            found.append(Const(common))
+            count //= common
+            left[:1] = [Const(head.value // common)] if head.value > common else []
+        elif batches:
+            found.append(left.pop(0))
+            batches -= 1
+        else:
+            return None
     return found
