@@ -78,8 +78,9 @@ from . import (  # noqa: E402  (commands register themselves on `app`)
     measure,
     profile,
     rewrite,
+    space,
     targets,
     verify,
 )
 
-COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, targets, verify)
+COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, space, targets, verify)

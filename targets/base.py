@@ -125,6 +125,11 @@ class Target(Protocol):
         """The runtime and all that it is told when it loads a network, as plain data for a record."""
         ...
 
+    @property
+    def lanes(self) -> int:
+        """How many channels it computes at once: widths that are multiples of it leave none of them idle."""
+        ...
+
     def unavailable(self) -> str | None:
         """Why it cannot run on this machine, or None if it can."""
         ...

@@ -36,12 +36,14 @@ class OnnxRuntime:
         provider: the execution provider.
         options: the provider's options.
         style: how it wants quantized values written.
+        lanes: channels that it computes at once: widths that are multiples of it leave none of them idle.
     """
 
     name: str
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     style: Style = ONNXRUNTIME
+    lanes: int = 8
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -171,6 +173,7 @@ TENSORRT = OnnxRuntime(
     "TensorrtExecutionProvider",
     {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
     STYLE_TENSORRT,
+    lanes=32,
 )
 """Not yet run on a device."""
 
