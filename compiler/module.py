@@ -1,8 +1,7 @@
-"""A network as a trainable torch module, quantizers simulated with straight-through gradients."""
+"""A network as a trainable torch module: quantizers with straight-through gradients, steps that are learned."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from ..ir import Graph, NascError, Op, Step, rebuilt
 from .execution import known_step, run, unknown_step
 from .network import Network
+from .rounding import fake_quantized
 from .weights import Recipe, Rounded, Source, along
 
 SMALLEST_STEP = 1e-12
@@ -22,11 +22,25 @@ class GraphModule(nn.Module):
     """A network that trains. Parameters and buffers have the names of the graph's stored values.
 
     A name that is taken by something else on its way gets an underscore behind it. In training mode batch norms use
-    the batch's statistics. Rounding passes gradients straight through inside its range, and steps are trained with it
-    (learned step size quantization: Esser et al., ICLR 2020), but for steps that must be powers of two, which stay.
+    the batch's statistics. Rounding passes gradients straight through inside its range.
+
+    A step is `start * 2^octaves`: the buffer `NAME_step` holds where it started, the parameter `NAME_octaves` how far
+    training has moved it. So an optimizer's learning rate means a relative change of steps, however small they are, and
+    a weight decay pulls them to where calibration put them. Where the type asks for a power of two, octaves count as
+    whole numbers, with a straight-through gradient. The gradient of the step is that of learned step size quantization
+    (Esser et al., ICLR 2020, equation 3); the logarithmic parameter and whole octaves are those of Jain et al., MLSys
+    2020 (trained quantization thresholds).
+
+    Args:
+        network: where training starts, calibrated.
+        learn_steps: whether steps are trained; without, they stay what they are.
+
+    Raises:
+        NascError: the network is legalized.
+        ExecutionError: a step is not calibrated.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, learn_steps: bool = True) -> None:
         super().__init__()
         if any(op.type.quantized and op.type.format.bits > 16 for op in network.graph.stored):
             raise NascError(
@@ -36,19 +50,25 @@ class GraphModule(nn.Module):
         self._network = network
         self._tensors: dict[str, tuple[str, ...]] = {}
         self._steps: dict[str, tuple[str, ...]] = {}
+        self._octaves: dict[str, tuple[str, ...]] = {}
+        self._whole = {op.name for op in network.graph.ops if op.type.step is not None and op.type.step.power_of_two}
         for op in network.graph.stored:
             tensor, recipe = network.weights.real(op.name).clone(), network.weights.recipe(op.name)
             trains = op.kind == "weight" and tensor.is_floating_point()
             self._tensors[op.name] = _put(self, op.name, nn.Parameter(tensor) if trains else tensor)
             if isinstance(recipe, Rounded):
-                self._steps[op.name] = _put(self, f"{op.name}_step", _trainable(recipe.steps.clone(), op.type.step))
+                self._hold_step(op.name, recipe.steps.clone(), learn_steps)
             elif op.type.quantized:
                 raise unknown_step(f"%{op.name}")
         for op in network.graph.ops:
             if op.kind == "quantize":
                 value, _ = known_step(op.type.step, f"%{op.name}")
-                step = torch.tensor(value, dtype=torch.float32)
-                self._steps[op.name] = _put(self, f"{op.name}_step", _trainable(step, op.type.step))
+                self._hold_step(op.name, torch.tensor(value, dtype=torch.float32), learn_steps)
+
+    def _hold_step(self, name: str, start: Tensor, learn: bool) -> None:
+        self._steps[name] = _put(self, f"{name}_step", start)
+        if learn:
+            self._octaves[name] = _put(self, f"{name}_octaves", nn.Parameter(torch.zeros_like(start)))
 
     def forward(self, *inputs: Tensor) -> Any:
         """Run the graph; returns the output, or a tuple where there are several."""
@@ -67,7 +87,13 @@ class GraphModule(nn.Module):
 
     def step_of(self, name: str) -> Tensor:
         """The step of a quantized value as training has it, positive; one number, or one per index of its axis."""
-        return _get(self, self._steps[name]).abs().clamp(min=SMALLEST_STEP)
+        start = _get(self, self._steps[name])
+        if name not in self._octaves:
+            return start
+        octaves = _get(self, self._octaves[name])
+        if name in self._whole:
+            octaves = octaves + (torch.round(octaves) - octaves).detach()
+        return (start * torch.exp2(octaves)).clamp(min=SMALLEST_STEP)
 
     def _real(self, op: Op) -> Tensor:
         """The real numbers of a stored value, rounded as its type says."""
@@ -81,26 +107,8 @@ class GraphModule(nn.Module):
     def _quantized(self, op: Op, x: Tensor) -> Tensor:
         """What a `quantize` op does in training."""
         _, zero = known_step(op.type.step, f"%{op.name}")
-        return fake_quantized(x, self.step_of(op.name), zero, op.type.format.low, op.type.format.high)
-
-
-def _trainable(step: Tensor, kind: Step | None) -> Tensor:
-    return step if kind is not None and kind.power_of_two else nn.Parameter(step)
-
-
-def fake_quantized(x: Tensor, step: Tensor, zero: int, low: int, high: int) -> Tensor:
-    """`(clamp(round(x / step) + zero, low, high) - zero) * step`, bit for bit, with gradients for `x` and `step`.
-
-    The gradient of the step is scaled by `1 / sqrt(values per step * high)`: Esser et al., ICLR 2020, section 2.2.
-    """
-    if x.dtype in (torch.float16, torch.bfloat16):
-        x = x.float()
-    scale = 1.0 / math.sqrt(max(1, x.numel() // max(1, step.numel())) * max(1, high))
-    scaled = step * scale
-    step = step.detach() + (scaled - scaled.detach())
-    codes = (x / step).clamp(low - zero, high - zero)
-    codes = codes + (torch.round(codes) - codes).detach()
-    return codes * step
+        samples = x.shape[0] if x.dim() > 1 else 1
+        return fake_quantized(x, self.step_of(op.name), zero, op.type.format.low, op.type.format.high, samples=samples)
 
 
 def with_trained(network: Network, module: nn.Module) -> Network:

@@ -101,11 +101,15 @@ class Network:
         parsed = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         return parsed.run(self, Context.of(data, seed=seed))
 
-    def module(self) -> nn.Module:
-        """The network as a trainable module; quantizers are simulated with straight-through gradients."""
+    def module(self, *, learn_steps: bool = True) -> nn.Module:
+        """The network as a trainable module; quantizers are simulated with straight-through gradients.
+
+        Args:
+            learn_steps: whether the steps are trained too, those that must be powers of two among powers of two.
+        """
         from .module import GraphModule
 
-        return GraphModule(self)
+        return GraphModule(self, learn_steps=learn_steps)
 
     def with_trained(self, module: nn.Module) -> Network:
         """The network with the weights and steps that training has left in `module`, which came from `module()`."""

@@ -132,7 +132,7 @@ class TaskBuilder:
                 f"{self.task.source} names no train_data, so candidates cannot be trained",
                 mend="Write train_data = (x, y) in it, or search without training.",
             )
-        module = network.network.module()
+        module = network.network.module(learn_steps=self.tuning.learn_steps)
 
         def after(epoch: Epoch) -> bool:
             return report(epoch.number, self.assess(evaluating(module, network.network)))

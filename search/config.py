@@ -107,6 +107,7 @@ class FineTuning(Section):
     )
     learning_rate: float | None = Field(default=None, gt=0, description="unset: a quarter of the model file's")
     batch_size: int | None = Field(default=None, ge=1, description="unset: the model file's")
+    learn_steps: bool = Field(default=True, description="train the steps of quantized values along with the weights")
 
 
 class MeasureSettings(Section):

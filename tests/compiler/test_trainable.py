@@ -10,8 +10,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from nasc.compiler.execution import rounded
-from nasc.compiler.module import GraphModule, fake_quantized
+from nasc.compiler.module import GraphModule
 from nasc.compiler.network import Network
+from nasc.compiler.rounding import fake_quantized
 from nasc.compiler.weights import Source, Store
 from nasc.ir import Format, NascError, Step, Type, parse, text
 from nasc.ir.axes import N
@@ -61,12 +62,70 @@ def test_parameters_have_the_names_of_the_graph() -> None:
     assert {n for n, _ in module.named_buffers()} == {op.name for op in ZOO["mlp"].stored if op.kind == "buffer"}
 
 
-def test_steps_are_parameters_unless_they_must_be_powers_of_two() -> None:
-    free = {n for n, _ in quantized().module().named_parameters() if n.endswith("_step")}
-    fixed = quantized(pipeline="quantize{weights=i4<2^?>, activations=u6<2^?>} | calibrate").module()
-    assert {"fc1.weight_step", "x.q_step", "fc3.bias_step"} <= free
-    assert not any(n.endswith("_step") for n, _ in fixed.named_parameters())
-    assert any(n.endswith("_step") for n, _ in fixed.named_buffers())
+def trained_on_noise(network: Network, steps: int = 30, **options: bool) -> tuple[GraphModule, list[float]]:
+    """A module after a short training towards random outputs, and its losses."""
+    torch.manual_seed(0)
+    x, target = inputs_of(ZOO["mlp"], batch=64)[0], torch.randn(64, 5)
+    module = network.module(**options).train()
+    assert isinstance(module, GraphModule)
+    optimizer = torch.optim.Adam(module.parameters(), lr=2e-2)
+    losses: list[float] = []
+    for _ in range(steps):
+        loss = (module(x) - target).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return module, losses
+
+
+def test_steps_are_learned_unless_they_are_to_stay() -> None:
+    learned = {n for n, _ in quantized().module().named_parameters() if n.endswith("_octaves")}
+    assert {"fc1.weight_octaves", "x.q_octaves", "fc3.bias_octaves"} <= learned
+    network = quantized()
+    module, losses = trained_on_noise(network, learn_steps=False)
+    assert not any(n.endswith("_octaves") for n, _ in module.named_parameters())
+    assert losses[-1] < losses[0]
+    trained = network.with_trained(module)
+    assert trained.graph == network.graph
+    assert torch.equal(trained.weights.recipe("fc1.weight").steps, network.weights.recipe("fc1.weight").steps)  # type: ignore[attr-defined]
+
+
+def test_learned_steps_come_back_as_powers_of_two_where_the_type_says_so() -> None:
+    network = quantized(pipeline="quantize{weights=i4<2^?>, activations=u4<2^?>, biases=i8<2^?>} | calibrate")
+    module, losses = trained_on_noise(network, 60)
+    assert losses[-1] < losses[0]
+    trained = network.with_trained(module)
+    before, after = (torch.log2(n.weights.recipe("fc1.weight").steps) for n in (network, trained))  # type: ignore[attr-defined]
+    assert torch.equal(after, after.round()) and not torch.equal(after, before)
+    steps = [op.type.step for op in trained.graph.ops if op.type.step is not None]
+    assert all(s.power_of_two for s in steps)
+    assert all(s.value is None or math.frexp(s.value)[0] == 0.5 for s in steps)
+    assert parse(text(trained.graph)) == trained.graph
+    x = inputs_of(ZOO["mlp"])
+    with torch.no_grad():
+        assert torch.equal(trained(*x), module.eval()(*x)), "what is trained is what is taken back"
+
+
+def test_learning_steps_mends_steps_that_are_badly_off() -> None:
+    network = network_of(ZOO["mlp"])
+    x = inputs_of(ZOO["mlp"], batch=256)[0]
+    good = network.apply("quantize{weights=i4, activations=u4} | calibrate", data=x)
+    module = good.module()
+    with torch.no_grad():
+        for name, held in module.named_parameters():
+            if name.endswith("_octaves"):
+                held.fill_(1.5)
+    wanted, losses = network(x), []
+    steps = [held for name, held in module.named_parameters() if name.endswith("_octaves")]
+    optimizer = torch.optim.Adam(steps, lr=5e-2)
+    for _ in range(40):
+        loss = (module.eval()(x) - wanted).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.5 * losses[0]
 
 
 def test_training_moves_weights_and_steps_and_the_network_follows() -> None:
@@ -145,6 +204,28 @@ def test_gradients_go_straight_through_inside_the_range() -> None:
     assert x.grad.tolist() == [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0]
     per_value = [-4.0, 0.0, -1.0 + 0.6, 0.0, 1.0 - 0.6, 2.0 - 2.4, 3.0]  # bound outside, rounding error inside
     assert step.grad.item() == pytest.approx(sum(per_value) / math.sqrt(7 * 3), abs=1e-6)
+
+
+def test_the_gradient_of_a_step_does_not_grow_with_the_batch() -> None:
+    torch.manual_seed(0)
+    x, gradients = torch.randn(1, 100), []
+    for samples in (1, 8):
+        step = torch.tensor(0.5, requires_grad=True)
+        fake_quantized(x.expand(samples, 100), step, 0, -4, 3, samples=samples).sum().backward()
+        assert step.grad is not None
+        gradients.append(step.grad.item() / samples)
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-5)
+
+
+def test_many_candidates_can_be_rounded_at_once() -> None:
+    x, steps = torch.randn(3, 50), torch.tensor([0.1, 0.2, 0.4])
+
+    def squares(x: torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+        return (fake_quantized(x, step, 0, -8, 7) - 1).square().sum()
+
+    together = torch.func.vmap(torch.func.grad(squares, argnums=1))(x, steps)
+    alone = torch.stack([torch.func.grad(squares, argnums=1)(x[i], steps[i]) for i in range(3)])
+    assert torch.allclose(together, alone, rtol=1e-5)
 
 
 def test_gradients_of_extreme_values_are_finite() -> None:
@@ -235,7 +316,8 @@ def test_a_trained_step_that_is_a_power_of_two_by_chance_reads_back() -> None:
     network = quantized()
     module = network.module()
     with torch.no_grad():
-        module.get_parameter("x.q_step").fill_(0.25)
+        module.get_buffer("x.q_step").fill_(0.125)
+        module.get_parameter("x.q_octaves").fill_(1.0)
     graph = network.with_trained(module).graph
     assert graph.types["x.q"].step == Step.of(0.25, graph.types["x.q"].step.zero or 0)  # type: ignore[union-attr]
     assert parse(text(graph)) == graph
@@ -245,8 +327,8 @@ def test_steps_stay_positive() -> None:
     network = quantized()
     module = network.module()
     with torch.no_grad():
-        module.get_parameter("x.q_step").fill_(0.0)
-        module.get_parameter("fc1.weight_step").neg_()
+        module.get_parameter("x.q_octaves").fill_(-500.0)
+        module.get_parameter("fc1.weight_octaves").fill_(-500.0)
     trained = network.with_trained(module)
     assert float(trained.weights.steps("fc1.weight").min()) > 0
     assert parse(text(trained.graph)) == trained.graph
