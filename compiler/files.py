@@ -12,8 +12,8 @@ from torch import Tensor
 from ..ir import Graph, NascError, Op, UsageError, graph_digest, parse, verify
 from ..ir.files import write_atomically, write_text
 from ..ir.formats import BINARY
-from .network import Network
 from .elements import container, elements_of, spread
+from .network import Network
 from .weights import Recipe, Rounded, Source, Store, check_shape
 
 TEXT = ".nasc"

@@ -282,9 +282,7 @@ def _encoding(line: _Line) -> Encoding:
     step = _step(line)
     line.expect(">")
     if step.zero != 0 and format.family != "int":
-        raise line.error_before(
-            f"only i2 to i16 and u2 to u16 have another zero than 0, found {Encoding(format, step)}"
-        )
+        raise line.error_before(f"only integers have another zero than 0, found {Encoding(format, step)}")
     return Encoding(format, step)
 
 
@@ -318,9 +316,7 @@ def _blocks(line: _Line) -> Step:
     if line.kind() != "power":
         return Step.blocks(length, axis, known=not line.accept("?"))
     if (power := line.take("power", what="a power of two")) != "2^":
-        raise line.error_before(
-            f"expected `2^` or `?` behind a block: exponents follow from the block, found {power!r}"
-        )
+        raise line.error_before(f"expected `2^` or `?` behind a block, found {power!r}")
     return Step.blocks(length, axis, power_of_two=True)
 
 

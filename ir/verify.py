@@ -52,6 +52,9 @@ def verify(graph: Graph, after: str | None = None) -> None:
     for entry in graph.inputs:
         if entry.name in known:
             faults.append(f"graph @{graph.name}: error: %{entry.name} is defined twice")
+        if entry.type.step is None and entry.type.format.needs_step:
+            place = f"graph @{graph.name}: error: %{entry.name}"
+            faults.append(f"{place}: {entry.type.format} numbers need a step, found {entry.type}")
         known[entry.name] = entry.type
     for op in graph.ops:
         faults += _op_faults(op, known, graph.sizes, typed=False)
@@ -192,8 +195,6 @@ def _encoding_faults(op: Op) -> Iterator[Fault]:
             yield Fault(f"a stored tensor cannot have the length of the batch, found {type}")
         if step is not None and step.zero != 0:
             yield Fault(f"stored codes are symmetric, their zero is 0; found {type.encoding}")
-        if step is None and type.format.needs_step:
-            yield Fault(f"{type.format} numbers need a step, found {type.encoding}")
     elif op.kind == "quantize":
         if step is None or not type.format.takes_step:
             yield Fault(f"quantize gives codes with a step, found {type.encoding}")
@@ -206,6 +207,9 @@ def _encoding_faults(op: Op) -> Iterator[Fault]:
             yield Fault(f"the steps of an activation's blocks are taken from its values, found {type.encoding}")
     if op.kind in (*STORED, "quantize") and step is not None:
         yield from _axis_faults(type, step)
+    elif op.kind != "quantize":
+        for bare in (t for t in op.types if t.step is None and t.format.needs_step):
+            yield Fault(f"{bare.format} numbers need a step, found {bare.encoding}")
 
 
 def _holds(type: Type, zero: int) -> bool:

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ...ir import SPECS, STORED, Graph, Op, Type, UsageError, format_named, fresh_name, rebuilt, rewired
 from ...ir.formats import Format
-from ..network import Network
 from ..elements import container
+from ..network import Network
 from ..weights import Computed, Recipe
 from .base import Context, Pass, register
 
