@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ..ir import Format, NascError, Step
 from ..ir.axes import Axes, size
-from .elements import block_steps, codes_of, elements_of, nearest, spread
+from ..ir.formats import largest
+from .elements import block_steps, codes_of, container, elements_of, nearest, spread
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -142,6 +143,16 @@ class Rounded(Recipe):
     def shared(self) -> bool:
         """Whether the steps are exponents that blocks share."""
         return self._given is None
+
+
+def stored_as(recipe: Recipe, format: Format) -> Recipe:
+    """The recipe of a tensor in another floating-point format; beyond its range numbers saturate."""
+    most = float(largest(format))
+
+    def function(tensor: Tensor) -> Tensor:
+        return tensor.clamp(-most, most).to(container(format))
+
+    return Computed(f"store {format}", (recipe,), function)
 
 
 def along(values: Tensor, axis: int | None, rank: int) -> Tensor:

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from ...ir import Format, Op, Step, UsageError, rebuilt
+from ...ir.formats import BINARY, largest
+from ..elements import in_blocks, nearest
 from ..execution import run
 from ..network import Network
 from ..weights import Recipe, Rounded, tensor_digest
@@ -88,6 +90,13 @@ class Calibrate(Pass):
         """A stored tensor as codes."""
         step, format = op.type.step, op.type.format
         assert step is not None
+        if step.shared:
+            return Rounded(recipe, format, None, step.axis, step.block)
+        if step.block is not None and step.axis is not None:
+            blocks = in_blocks(recipe.tensor.float(), step.axis, step.block)
+            rows = blocks.reshape(-1, step.block)
+            found = symmetric_steps(rows, format, mse=self.method == "mse", power_of_two=False)
+            return Rounded(recipe, format, found.reshape(blocks.shape[:-1]), step.axis, step.block)
         if step.known and step.value is not None:
             return Rounded(recipe, format, torch.tensor(step.value), None)
         rows = recipe.tensor.float()
@@ -136,7 +145,7 @@ def _known(step: Step, recipe: Rounded) -> Step:
 
 
 def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bool) -> Tensor:
-    """One step per row for codes around zero; shape [rows].
+    """One step per row for elements around zero; shape [rows]. Of ternary and binary ones always the best.
 
     Args:
         rows: real numbers, [rows, values].
@@ -144,10 +153,14 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         mse: try narrower ranges and keep the one with the smallest squared error.
         power_of_two: only powers of two.
     """
-    largest = rows.abs().amax(dim=1)
-    largest = torch.where(largest > 0, largest.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
-    full = (largest / format.high).to(torch.float32)
-    if power_of_two:
+    peak = rows.abs().amax(dim=1)
+    peak = torch.where(peak > 0, peak.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
+    full = (peak / float(largest(format))).to(torch.float32)
+    if format.family == "sign":
+        best = sign_steps(rows, format)
+        near = torch.floor(torch.log2(best))
+        candidates = torch.exp2(torch.stack([near, near + 1])) if power_of_two else best[None, :]
+    elif power_of_two:
         top = torch.ceil(torch.log2(full))
         candidates = torch.exp2(top[None, :] - torch.arange(4 if mse else 1)[:, None])
     else:
@@ -157,11 +170,28 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         return candidates[0]
     best, error = candidates[0], torch.full_like(candidates[0], math.inf)
     for steps in candidates:
-        codes = torch.round(rows / steps[:, None]).clamp(format.low, format.high)
-        found = (codes * steps[:, None] - rows).square().sum(dim=1)
+        elements = nearest(rows / steps[:, None], format)
+        found = (elements * steps[:, None] - rows).square().sum(dim=1)
         better = found < error
         best, error = torch.where(better, steps, best), torch.where(better, found, error)
     return best
+
+
+def sign_steps(rows: Tensor, format: Format) -> Tensor:
+    """One step per row with the smallest squared error of binary or ternary elements; shape [rows].
+
+    It is the mean magnitude: of all values, or of those `k` largest for which `(their sum)^2 / k` is the largest.
+
+    Source: Rastegari et al., ECCV 2016, equation 6; Li and Liu, arXiv:1605.04711, equation 4.
+    """
+    sums = rows.abs().sort(dim=1, descending=True).values.double().cumsum(dim=1)
+    if format == BINARY:
+        found = sums[:, -1] / rows.shape[1]
+    else:
+        counts = torch.arange(1, rows.shape[1] + 1)
+        best = (sums.square() / counts).argmax(dim=1, keepdim=True)
+        found = (sums.gather(1, best) / (best + 1))[:, 0]
+    return torch.where(found > 0, found.clamp(min=1e-30), 1.0).to(torch.float32)
 
 
 def affine_step(low: float, high: float, format: Format, power_of_two: bool = False) -> Step:
