@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from math import prod
 
-from .axes import Axes
+from .axes import Axes, size
 from .formats import EXPONENT_BITS, REAL_BITS, Format
 
 
@@ -122,6 +124,21 @@ class Encoding:
     def integer(self) -> bool:
         """Whether integer codes stand for real numbers through one step, or one per index: what kernels take."""
         return self.step is not None and self.step.block is None and self.format.is_int
+
+
+def stored_bits(type: Type, sizes: Mapping[str, int]) -> int:
+    """Bits of all elements of a value with the steps of its blocks, for a batch of 1; other steps are counted apart.
+
+    Args:
+        type: the value's type.
+        sizes: the widths.
+    """
+    lengths = [size(axis, sizes) for axis in type.axes]
+    bits = prod(lengths) * type.format.bits
+    if type.step is not None and type.step.block is not None and type.step.axis is not None:
+        lengths[type.step.axis] = -(-lengths[type.step.axis] // type.step.block)
+        bits += prod(lengths) * type.step.bits
+    return bits
 
 
 @dataclass(frozen=True, slots=True)

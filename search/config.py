@@ -88,7 +88,9 @@ class SearchSettings(Section):
 class CalibrationSettings(Section):
     """How the steps of quantized values are found."""
 
-    method: Literal["minmax", "percentile", "mse"] = Field(default="mse", description="how a range is chosen")
+    method: Literal["minmax", "average", "percentile", "mse", "entropy"] = Field(
+        default="mse", description="how a range is chosen"
+    )
     samples: int = Field(default=512, ge=1, description="samples looked at")
     percentile: float = Field(
         default=99.99, gt=50, le=100, description="covered by the method `percentile`, in percent"

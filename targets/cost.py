@@ -15,6 +15,7 @@ from typing import Literal
 from ..ir import STORED, Axis, Const, Graph, Op, Type
 from ..ir.axes import size
 from ..ir.layers import layers, operand, output_axis
+from ..ir.types import stored_bits
 from .memory import peak_activation_bytes
 
 Kind = Literal["exact", "measured", "estimated"]
@@ -60,7 +61,7 @@ class LayerCost:
         output: shape of its result.
         parameters: elements of its weight and bias.
         macs: multiplications, each with an addition.
-        weight_bits: bits of one weight.
+        weight_bits: bits of one weight, without its share of a step: what a multiplier takes.
         activation_bits: bits of one value it reads.
     """
 
@@ -87,7 +88,8 @@ class StaticCost:
         layers: one entry per layer, in order.
         parameters: elements of all trained tensors; biases and norms among them, running statistics not.
         weight_bits: bits of all stored tensors (statistics too) in their formats, steps included.
-        average_bits: mean bits per element over all stored tensors, each by its number of elements, steps apart.
+        average_bits: mean bits per element over all stored tensors, each by its number of elements; the steps of blocks
+            are shared among their elements, all others are apart.
         peak_activation_bytes: the most bytes of activations held at once, see `memory.peak_activation_bytes`.
     """
 
@@ -127,7 +129,7 @@ class StaticCost:
 def static_cost(graph: Graph) -> StaticCost:
     """Count what a graph costs for a batch of 1."""
     counts = {op.name: elements(op.type, graph.sizes) for op in graph.stored}
-    bits = sum(count * graph.types[name].format.bits for name, count in counts.items())
+    bits = sum(stored_bits(graph.types[name], graph.sizes) for name in counts)
     return StaticCost(
         layers=tuple(layer_cost(graph, op) for op in layers(graph)),
         parameters=sum(counts[op.name] for op in graph.stored if op.kind == "weight"),
@@ -170,7 +172,7 @@ MACS: dict[str, Callable[[Graph, Op], int]] = {}
 
 
 def stored_steps(graph: Graph) -> int:
-    """How many steps a file must hold, each a binary32 number."""
+    """How many steps a file must hold, each a binary32 number; those of blocks are with the elements they belong to."""
     return sum(size(axis, graph.sizes) for axis in stored_steps_of(graph))
 
 
@@ -181,6 +183,8 @@ def stored_steps_of(graph: Graph) -> Iterator[Axis]:
     """
     for op in graph.ops:
         if op.kind in (*STORED, "quantize") and (step := op.type.step) is not None and op.type.format.bits <= 16:
+            if step.block is not None:
+                continue
             yield Const(1) if step.axis is None else op.type.axes[step.axis]
 
 

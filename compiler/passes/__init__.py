@@ -7,6 +7,7 @@ from .convert import Convert
 from .fold_batch_norm import FoldBatchNorm
 from .legalize import Legalize
 from .merge_linear import MergeLinear
+from .place import Place
 from .quantize import Quantize
 from .resize import Resize
 
@@ -22,6 +23,7 @@ __all__ = [
     "MergeLinear",
     "Pass",
     "PassError",
+    "Place",
     "Quantize",
     "Resize",
 ]

@@ -11,18 +11,23 @@ import torch
 from torch import Tensor
 
 from ...ir import Format, Op, Step, UsageError, rebuilt
+from ...ir.axes import has_batch
 from ...ir.formats import BINARY, largest
 from ..elements import in_blocks, nearest
 from ..execution import run
 from ..network import Network
+from ..ranges import Range, average_range, entropy_range, percentile_range, whole_range
 from ..weights import Recipe, Rounded, tensor_digest
 from .base import Context, Pass, register
 
-Method = Literal["minmax", "percentile", "mse"]
+Method = Literal["minmax", "average", "percentile", "mse", "entropy"]
+WeightMethod = Literal["minmax", "percentile", "mse"]
 SHRINK = torch.linspace(1.0, 0.2, 33)
 """The clipping ranges that `mse` tries, relative to the largest magnitude."""
 KEPT = 1 << 16
 """Elements of one value that are kept for choosing its step; more are thinned out evenly."""
+AVERAGED = 32
+"""Samples whose range is one term of the moving average."""
 
 
 @register("calibrate")
@@ -34,32 +39,46 @@ class Calibrate(Pass):
     weights and biases come from their own values, one per output channel or one per tensor as their type says.
 
     Args:
-        method: `minmax` covers the largest value; `percentile` leaves out the given share at both ends (inputs only);
-            `mse` takes the clipping range with the smallest mean squared rounding error.
+        method: for inputs. `minmax` covers all values; `average` the moving average of what batches of 32 samples
+            cover; `percentile` leaves out the given share, half of it at each end; `mse` takes the range with the
+            smallest mean squared rounding error; `entropy` the one that keeps most of what a histogram tells.
         samples: how many samples to look at.
         percentile: what `percentile` covers, in percent.
+        momentum: how much `average` keeps of the average so far at each batch.
+        weights: for weights and biases, `minmax`, `percentile` or `mse`; by default `mse` where inputs have it, and
+            `minmax` beside any other method.
 
     Raises:
         UsageError: an option makes no sense.
         PassError: an input needs a step and there is no data, or a step of a legalized bias was forgotten.
 
-    Source: Krishnamoorthi, arXiv:1806.08342, section 2; Nagel et al., arXiv:2106.08295, section 2.3 (range setting).
+    Source: Krishnamoorthi, arXiv:1806.08342, section 2; Nagel et al., arXiv:2106.08295, section 2.3 (range setting);
+    `nasc.compiler.ranges`.
     """
 
     method: Method = "mse"
     samples: int = 512
     percentile: float = 99.99
+    momentum: float = 0.9
+    weights: WeightMethod | None = None
 
     def __post_init__(self) -> None:
         if self.samples < 1:
             raise UsageError(f"calibrate: samples must be at least 1; found {self.samples}")
         if not 50 < self.percentile <= 100:
             raise UsageError(f"calibrate: percentile must be above 50 and at most 100; found {self.percentile:g}")
+        if not 0 <= self.momentum < 1:
+            raise UsageError(f"calibrate: momentum must be at least 0 and below 1; found {self.momentum:g}")
 
     @property
     def needs_data(self) -> bool:
         """See `Pass.needs_data`."""
         return True
+
+    @property
+    def weight_method(self) -> WeightMethod:
+        """How the steps of weights and biases are found."""
+        return self.weights or ("mse" if self.method == "mse" else "minmax")
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
@@ -68,7 +87,7 @@ class Calibrate(Pass):
         steps: dict[str, Step] = {}
         for op in graph.stored:
             if op.type.step is not None and not isinstance(recipes[op.name], Rounded):
-                key = ("rounded", recipes[op.name].key, op.type.encoding, self.method)
+                key = ("rounded", recipes[op.name].key, op.type.encoding, self.weight_method, self.percentile)
                 rounded = context.memo.get(key) or self.rounded(recipes[op.name], op)
                 recipes[op.name] = context.memo[key] = rounded
                 steps[op.name] = op.type.step if op.type.step.known else _known(op.type.step, rounded)
@@ -76,7 +95,9 @@ class Calibrate(Pass):
             op for op in graph.ops if op.kind == "quantize" and op.type.step is not None and not op.type.step.known
         ]
         if unknown:
-            key, seen = observed(network, {op.inputs[0] for op in unknown}, self.samples, context)
+            names = {op.inputs[0] for op in unknown}
+            batch = AVERAGED if self.method == "average" else None
+            key, seen = observed(network, names, self.samples, context, batch)
             for op in unknown:
                 asked = ("step", key, op.inputs[0], op.type.encoding, self)
                 steps[op.name] = context.memo.get(asked) or self.input_step(seen[op.inputs[0]], op)
@@ -92,50 +113,62 @@ class Calibrate(Pass):
         assert step is not None
         if step.shared:
             return Rounded(recipe, format, None, step.axis, step.block)
-        if step.block is not None and step.axis is not None:
-            blocks = in_blocks(recipe.tensor.float(), step.axis, step.block)
-            rows = blocks.reshape(-1, step.block)
-            found = symmetric_steps(rows, format, mse=self.method == "mse", power_of_two=False)
-            return Rounded(recipe, format, found.reshape(blocks.shape[:-1]), step.axis, step.block)
         if step.known and step.value is not None:
             return Rounded(recipe, format, torch.tensor(step.value), None)
-        rows = recipe.tensor.float()
-        rows = (
-            rows.reshape(1, -1)
-            if step.axis is None
-            else rows.transpose(0, step.axis).reshape(rows.shape[step.axis], -1)
-        )
-        found = symmetric_steps(rows, format, mse=self.method == "mse", power_of_two=step.power_of_two)
-        return Rounded(recipe, format, found if step.axis is not None else found[0], step.axis)
+        rows, shape = rows_of(recipe.tensor.float(), step)
+        if self.weight_method == "percentile":
+            place = max(1, round(self.percentile / 100 * rows.shape[1]))
+            bound = rows.abs().kthvalue(place, dim=1, keepdim=True).values
+            rows = rows.clamp(-bound, bound)
+        mse = self.weight_method == "mse"
+        found = symmetric_steps(rows, format, mse=mse, power_of_two=step.power_of_two)
+        return Rounded(recipe, format, found.reshape(shape), step.axis, step.block)
 
-    def input_step(self, values: Tensor, op: Op) -> Step:
+    def input_step(self, seen: Seen, op: Op) -> Step:
         """The step of one input from the values it took."""
         step, format = op.type.step, op.type.format
         assert step is not None
+        values = seen.values
         if step.zero == 0:
-            low, high = self.range(values)
-            row = values.clamp(low, high) if self.method == "percentile" else values
-            if not format.signed:
-                row = row.clamp(min=0)
+            row = values if format.signed else values.clamp(min=0)
+            if self.method not in ("minmax", "mse") and format.family != "sign":
+                low, high = self.range(replace(seen, values=mirrored(row) if format.signed else row), format)
+                row = torch.tensor([max(-low, high) if format.signed else high])
             found = symmetric_steps(row[None, :], format, mse=self.method == "mse", power_of_two=step.power_of_two)
             return replace(
                 Step.of(float(found[0])), power_of_two=step.power_of_two or Step.of(float(found[0])).power_of_two
             )
-        low, high = self.range(values)
+        low, high = self.range(seen, format)
         if self.method == "mse":
             low, high = best_range(values, low, high, format, step.power_of_two)
         return affine_step(low, high, format, step.power_of_two)
 
-    def range(self, values: Tensor) -> tuple[float, float]:
+    def range(self, seen: Seen, format: Format) -> Range:
         """The values to cover, always with zero among them."""
-        if self.method == "percentile":
-            share = (100 - self.percentile) / 200
-            ordered = values.sort().values
-            last = ordered.numel() - 1
-            low, high = float(ordered[round(share * last)]), float(ordered[round((1 - share) * last)])
-        else:
-            low, high = float(values.min()), float(values.max())
-        return min(low, 0.0), max(high, 0.0)
+        match self.method:
+            case "percentile":
+                return percentile_range(seen.values, self.percentile)
+            case "average":
+                return average_range(seen.ranges, self.momentum)
+            case "entropy":
+                return entropy_range(seen.values, *whole_range(seen.values), 1 << format.bits)
+            case _:
+                return whole_range(seen.values)
+
+
+def rows_of(tensor: Tensor, step: Step) -> tuple[Tensor, tuple[int, ...]]:
+    """A tensor as one row for all that shares a step, and the shape of the steps."""
+    if step.axis is None:
+        return tensor.reshape(1, -1), ()
+    if step.block is None:
+        return tensor.transpose(0, step.axis).reshape(tensor.shape[step.axis], -1), (tensor.shape[step.axis],)
+    blocks = in_blocks(tensor, step.axis, step.block)
+    return blocks.reshape(-1, step.block), tuple(blocks.shape[:-1])
+
+
+def mirrored(values: Tensor) -> Tensor:
+    """The values and their negatives."""
+    return torch.cat([values, -values])
 
 
 def _known(step: Step, recipe: Rounded) -> Step:
@@ -224,28 +257,56 @@ def best_range(values: Tensor, low: float, high: float, format: Format, power_of
     return best
 
 
-def observed(network: Network, names: set[str], samples: int, context: Context) -> tuple[str, dict[str, Tensor]]:
-    """The values that the real-numbered network takes on the calibration data, at most `KEPT` each, 1-d; and a digest
-    of all they depend on.
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """What one value was in the real-numbered network on the calibration data.
+
+    Args:
+        values: its elements, at most about `KEPT`, the smallest and the largest of each batch among them; 1-d.
+        ranges: the smallest and the largest element of each batch.
+    """
+
+    values: Tensor
+    ranges: tuple[Range, ...]
+
+
+def observed(
+    network: Network, names: set[str], samples: int, context: Context, batch: int | None = None
+) -> tuple[str, dict[str, Seen]]:
+    """What values are in the real-numbered network on the calibration data; and a digest of all they depend on.
 
     The runs are remembered by source weights, so that candidates which differ in bits only pay for them once.
+
+    Args:
+        network: whose values.
+        names: which values.
+        samples: how many samples.
+        context: has the data and the memory.
+        batch: how many samples to run at once; by default batches are as they come, and so they are where the network
+            has no batch axis.
     """
     batches = context.samples(samples, "calibrate")
+    if batch is not None and any(has_batch(axis) for entry in network.graph.inputs for axis in entry.type.axes):
+        batches = [part for whole in batches for part in zip(*(t.split(batch) for t in whole), strict=True)]
     key = hashlib.sha256(_real_key(network, batches).encode()).hexdigest()
-    memo: dict[str, Tensor] = context.memo.setdefault(("observed", key, samples), {})
+    memo: dict[str, Seen] = context.memo.setdefault(("observed", key), {})
     missing = names - set(memo)
     if missing:
         found: dict[str, list[Tensor]] = {name: [] for name in missing}
+        ranges: dict[str, list[Range]] = {name: [] for name in missing}
 
         def observe(name: str, tensor: Tensor) -> None:
             if name in found:
-                found[name].append(thinned(tensor.detach().float().reshape(-1), max(1, KEPT // len(batches))))
+                values = tensor.detach().float().reshape(-1)
+                low, high = values.aminmax()
+                ranges[name].append((float(low), float(high)))
+                found[name].append(thinned(values, max(1, KEPT // len(batches))))
 
         values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
         with torch.no_grad():
             for batch in batches:
                 run(network.graph, values, batch, quantize=lambda op, x: x, observe=observe)
-        memo.update({name: torch.cat(parts) for name, parts in found.items()})
+        memo.update({name: Seen(torch.cat(parts), tuple(ranges[name])) for name, parts in found.items()})
     return key, {name: memo[name] for name in names}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -58,6 +59,7 @@ class Quantize(Pass):
         weights: format of the weights.
         activations: format of the layers' inputs.
         biases: integer format of the biases; layers without a bias stay as they are.
+        per: one step per output `channel` of a weight, or one for the whole `tensor`.
 
     Raises:
         UsageError: no layer matches, or a format is not what it is asked for.
@@ -70,6 +72,7 @@ class Quantize(Pass):
     weights: Encoding | None = None
     activations: Encoding | None = None
     biases: Encoding | None = None
+    per: Literal["channel", "tensor"] = "channel"
 
     def __post_init__(self) -> None:
         if not self.layers:
@@ -82,8 +85,10 @@ class Quantize(Pass):
             if step is not None and step.axis is not None:
                 raise UsageError(
                     f"quantize: {name} cannot name an axis for its steps; found {encoding}",
-                    mend="Weights have one step per output channel by themselves, all else one per tensor.",
+                    mend="Weights have one step per output channel, or one with per=tensor; all else has one per tensor.",
                 )
+            if name == "weights" and step is not None and step.block is not None and self.per == "tensor":
+                raise UsageError(f"quantize: weights have one step per block or one in all, not both; found {encoding}")
             if name != "activations" and step is not None and step.zero != 0:
                 raise UsageError(f"quantize: {name} are symmetric, their zero is 0; found {encoding}")
             if name != "activations" and encoding is not None and not encoding.format.signed:
@@ -97,7 +102,7 @@ class Quantize(Pass):
             if self.weights:
                 name, axis = operand(layer, "weight"), SPECS[layer.kind].weight_axis
                 assert name is not None and axis is not None
-                stored[name] = weight_type(graph, layer, name, self.weights, axis)
+                stored[name] = weight_type(graph, layer, name, self.weights, axis if self.per == "channel" else None)
             if self.biases and (bias := operand(layer, "bias")):
                 if graph.types[bias].format.bits > 16 and graph.types[bias].quantized:
                     raise PassError("it is legalized already", op=layer, mend="Put `quantize` before `legalize`.")

@@ -11,7 +11,7 @@ from ...ir import STORED, Axis, Const, Graph, Op, Type, UsageError, Weights
 from ...ir.axes import has_batch, size, substitute
 from ...ir.formats import F32
 from . import layers, norms, pointwise, pools, quantize, shapes
-from .elements import element
+from .elements import element, is_packed
 from .external import External
 from .registry import EMITTERS, EmissionError, Emitter
 from .style import ONNXRUNTIME, Recoded, Style, recoded
@@ -25,13 +25,14 @@ OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
 
 
 def opset_for(graph: Graph) -> int:
-    """The opset that serves a graph best: 20, or 21 where a quantized value has more than 8 bits.
+    """The opset that serves a graph best: 20, or 21 where a quantized value has more than 8 bits, 4 stored ones, or blocks.
 
     From opset 21 on ONNX Runtime 1.31 refuses some models with signed 8-bit values (`docs/onnxruntime.md`); below it,
-    QuantizeLinear knows no 16-bit integers.
+    QuantizeLinear knows no 16-bit integers, and there are neither 4-bit tensors nor blocks.
     """
-    wide = any(t.step is not None and 8 < t.format.bits <= 16 for t in graph.types.values())
-    return 21 if wide else 20
+    wide = any(t.step is not None and t.format.is_int and 8 < t.format.bits <= 16 for t in graph.types.values())
+    small = any(is_packed(op.type) or (op.type.step and op.type.step.block) for op in graph.stored)
+    return 21 if wide or small else 20
 
 
 def emit(

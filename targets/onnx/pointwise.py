@@ -156,7 +156,7 @@ def binary(writer: Writer, op: Op) -> None:
 @emits(*COMPARE)
 def compare(writer: Writer, op: Op) -> None:
     """A truth value per element."""
-    formats = [t.format if (t := writer.type(n)).format.is_float else F32 for n in op.inputs]
+    formats = [t.format if (t := writer.type(n)).format.is_float and not t.quantized else F32 for n in op.inputs]
     operands = pair(writer, op, min(formats, key=FLOATS.index))
     if op.kind == "ne":
         equal = writer.node("Equal", operands, f"{op.name}/equal")

@@ -17,7 +17,7 @@ from ...ir.axes import has_batch, size
 from ...ir.formats import F32, I64
 from ...ir.graph import is_axis
 from .clamps import folded
-from .elements import Array, element, stored
+from .elements import INT4, Array, element, is_packed, packed, stored
 from .external import External
 from .registry import EmissionError
 from .style import Style
@@ -74,7 +74,11 @@ class Writer:
         if name in self._known:
             return name
         self._known.add(name)
-        tensor = self.proto.initializer.add(name=name, data_type=element(format)[0], dims=array.shape)
+        return self._put(name, array, element(format)[0], array.shape)
+
+    def _put(self, name: str, array: Array, element: int, lengths: Sequence[int]) -> str:
+        """Write the bytes of an array as a constant tensor of some element type and shape."""
+        tensor = self.proto.initializer.add(name=name, data_type=element, dims=lengths)
         if self.external is None or not self.external.take(tensor, array):
             self.inside_bytes += array.nbytes
             if self.inside_bytes > LARGEST_FILE:
@@ -110,7 +114,12 @@ class Writer:
         """A value as it is: codes where it is quantized. Stored tensors become initializers on first use."""
         if name not in self._known and self.is_stored(name):
             format = self._types[name].format
-            self.initializer(name, stored(self.weights.array(name), format, name), format)
+            array = stored(self.weights.array(name), format, name)
+            if not (self.style.packed and is_packed(self._types[name])):
+                return self.initializer(name, array, format)
+            self._known.add(name)
+            halves = self._put(f"{name}/packed", packed(array), INT4, array.shape)
+            self.node("Cast", [halves], name, to=element(format)[0])
         return name
 
     def real(self, name: str, format: Format = F32) -> str:

@@ -130,7 +130,7 @@ def test_more_values_than_can_be_kept_are_thinned_out_evenly(monkeypatch: pytest
     batches = [torch.full((1, 6), 1.0)] * 20
     monkeypatch.setattr(calibrate, "KEPT", 10)  # fewer than there are batches: each keeps one and its bounds
     _, seen = observed(network_of(graph), {"x"}, 512, Context.of(batches))
-    assert 20 <= len(seen["x"]) <= 60
+    assert 20 <= len(seen["x"].values) <= 60
 
 
 def test_observed_values_are_those_of_the_real_network() -> None:
@@ -140,7 +140,7 @@ def test_observed_values_are_those_of_the_real_network() -> None:
     half = network_of(graph).apply("quantize{layers=fc1, weights=i2, activations=u2} | calibrate", data=x)
     _, seen = observed(half, {"relu2"}, 512, Context.of(x))
     _, real = observed(network_of(graph), {"relu2"}, 512, Context.of(x))
-    assert torch.equal(seen["relu2"], real["relu2"])
+    assert torch.equal(seen["relu2"].values, real["relu2"].values)
 
 
 def test_the_memory_of_calibration_tells_wirings_apart() -> None:
@@ -154,7 +154,7 @@ def test_the_memory_of_calibration_tells_wirings_apart() -> None:
     asymmetric = parse_pipeline("calibrate{method=minmax}")
     _, seen = observed(left, {"c"}, 512, context)
     _, other = observed(right, {"c"}, 512, context)
-    assert torch.equal(seen["c"], -other["c"])
+    assert torch.equal(seen["c"].values, -other["c"].values)
     assert asymmetric.run(left, context).graph == left.apply(asymmetric, data=x).graph
 
 
@@ -217,7 +217,7 @@ def test_legalizing_changes_no_more_than_the_rounding_of_biases(name: str) -> No
     folded = network.apply("fold-batch-norm")
     last = [op.name for op in folded.graph.ops if op.kind in ("linear", "conv2d")][-1]
     for layers, bound in ((last, 1e-4), ("*", 2e-2)):
-        real = folded.apply(f"quantize{{layers={layers}, weights=i8, activations=u8}} | calibrate", data=[x])
+        real = folded.apply(f"quantize{{layers={layers}, weights=i8, activations=u8}} | place | calibrate", data=[x])
         assert difference(real, real.apply("legalize"), x) < bound
 
 
