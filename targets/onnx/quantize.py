@@ -6,7 +6,7 @@ import numpy as np
 
 from ...ir import NascError, Op, Step, Type
 from ...ir.formats import F8E4M3, F8E5M2, F32, TERNARY, elements
-from .clamps import code_bounds, source
+from .clamps import CLAMPS, code_bounds, source
 from .elements import Array, element
 from .registry import EmissionError, emits
 from .writer import Writer
@@ -19,14 +19,17 @@ def quantize(writer: Writer, op: Op) -> None:
     Bounds on the codes follow as a Clip of integers, which leaves integer kernels in place where a Clip of numbers
     would not: those of a format narrower than its container, and those of clamps that stand before (see `clamps`).
     Codes that are read to be quantized anew pass through a maximum of one operand, which copies them: ONNX Runtime
-    makes one quantize with a step of its own choice of two that follow each other.
+    makes one quantize with a step of its own choice of two that follow each other. So do clamps before floats of 8 bits:
+    it leaves out a ReLU whose quantize has the zero 0, as if these had no negative values.
     """
     type = op.type
     expressible(op)
     step, zero = step_and_zero(writer, op.name, type)
     axis = {} if type.step is None or type.step.axis is None else {"axis": type.step.axis}
     given = writer.real(op.inputs[0])
-    if source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
+    before = writer.graph.producers.get(op.inputs[0])
+    clamped = type.format.is_float and before is not None and before.kind in CLAMPS
+    if clamped or source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
         given = writer.node("Max", [given], f"{op.name}/input")
     if type.format.is_float:
         writer.node("QuantizeLinear", [given, step, zero], op.name)

@@ -77,9 +77,12 @@ class Writer:
         return self._put(name, array, element(format)[0], array.shape)
 
     def _put(self, name: str, array: Array, element: int, lengths: Sequence[int]) -> str:
-        """Write the bytes of an array as a constant tensor of some element type and shape."""
+        """Write the bytes of an array as a constant tensor of some element type and shape.
+
+        Packed ones stay inside the model: ONNX Runtime takes tensors from memory with whole bytes per element only.
+        """
         tensor = self.proto.initializer.add(name=name, data_type=element, dims=lengths)
-        if self.external is None or not self.external.take(tensor, array):
+        if self.external is None or element == INT4 or not self.external.take(tensor, array):
             self.inside_bytes += array.nbytes
             if self.inside_bytes > LARGEST_FILE:
                 raise NascError(
