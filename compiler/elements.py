@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..ir import Format, Step
-from ..ir.formats import BINARY, elements, floats, floor_log2, largest, logs
+from ..ir.formats import BINARY, element_values, floats, floor_log2, largest, logs
 from ..ir.formats.blocks import LEAST, MOST
 
 CODES = {
@@ -56,16 +56,17 @@ def _scaled(x: Tensor, exponent: Tensor) -> Tensor:
 
 
 def _nearest_power(x: Tensor, format: Format) -> Tensor:
-    mantissa, exponent = torch.frexp(x.abs())
+    magnitude = x.abs().clamp_(max=float(largest(format)))
+    mantissa, exponent = torch.frexp(magnitude)
     exponent = torch.where(mantissa >= HALF_ROOT, exponent, exponent - 1).clamp_(0, logs.most(format))
     found = torch.ldexp(torch.ones_like(x), exponent)
-    return torch.where(x.abs() > 0.5, torch.copysign(found, x), 0.0 * x)
+    return torch.where(magnitude > 0.5, torch.copysign(found, x), torch.where(x.isnan(), x, 0.0))
 
 
 @lru_cache(maxsize=64)
 def _table(format: Format) -> tuple[Tensor, Tensor, Tensor]:
     """The elements by code, the elements in order, and the code of each of those."""
-    by_code = [float("nan") if e is None else float(e) for e in elements(format)]
+    by_code = element_values(format)
     codes = {element: code for code, element in reversed(list(enumerate(by_code)))}  # of two zeros the first
     ordered = sorted(codes)
     return torch.tensor(by_code), torch.tensor(ordered), torch.tensor([codes[e] for e in ordered])

@@ -43,6 +43,7 @@ __all__ = [
     "code_of",
     "decode",
     "element_of",
+    "element_values",
     "elements",
     "encode",
     "floor_log2",
@@ -101,6 +102,14 @@ def element_of(code: int, format: Format) -> Fraction:
 def elements(format: Format) -> tuple[Fraction | None, ...]:
     """The elements of a format of up to 16 bits by code, from `low` to `high`; None where a code is no number."""
     return tuple(_element(code, format) for code in range(format.low, format.high + 1))
+
+
+@lru_cache(maxsize=64)
+def element_values(format: Format) -> tuple[float, ...]:
+    """The elements of a format of up to 16 bits by code, from `low` to `high`, in binary64; NaN where there is none."""
+    if format.family == "minifloat":
+        return tuple(floats.value_of(code, format) for code in range(format.high + 1))
+    return tuple(float("nan") if e is None else float(e) for e in elements(format))
 
 
 def _element(code: int, format: Format) -> Fraction | None:

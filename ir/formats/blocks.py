@@ -6,8 +6,8 @@ specification 1.0, section 6.3. What then exceeds the largest element saturates.
 (Fox et al., ICLR 2021), with integers block floating point, with `l4` block log. MXINT8 writes its elements as
 `code * 2^-6`; here the step holds that factor.
 
-A step in `f32` (`<block 32 on 1>`, 32 bits) is `largest magnitude / largest element`, rounded to `f32`. The step of a
-block of zeros is 1.
+A step in `f32` (`<block 32 on 1>`, 32 bits) is `largest magnitude / largest element`, rounded to `f32`, and at least
+`2^-126`. The step of a block of zeros is 1.
 """
 
 from __future__ import annotations
@@ -48,4 +48,4 @@ def block_step(values: Iterable[Fraction], largest: Fraction, *, power_of_two: b
         return Fraction(1)
     if power_of_two:
         return power(min(max(floor_log2(magnitude) - floor_log2(largest), LEAST), MOST))
-    return floats.nearest(magnitude / largest, floats.F32) or power(-126)
+    return max(floats.nearest(magnitude / largest, floats.F32), power(-126))

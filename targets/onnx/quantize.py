@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ...ir import NascError, Op, Step, Type
-from ...ir.formats import F8E4M3, F8E5M2, F32, TERNARY, elements
+from ...ir.formats import F8E4M3, F8E5M2, F32, TERNARY, element_values
 from .clamps import CLAMPS, code_bounds, source
 from .elements import Array, element
 from .registry import EmissionError, emits
@@ -19,8 +19,8 @@ def quantize(writer: Writer, op: Op) -> None:
     Bounds on the codes follow as a Clip of integers, which leaves integer kernels in place where a Clip of numbers
     would not: those of a format narrower than its container, and those of clamps that stand before (see `clamps`).
     Codes that are read to be quantized anew pass through a maximum of one operand, which copies them: ONNX Runtime
-    makes one quantize with a step of its own choice of two that follow each other. So do clamps before floats of 8 bits:
-    it leaves out a ReLU whose quantize has the zero 0, as if these had no negative values.
+    makes one quantize with a step of its own choice of two that follow each other. So do clamps before floats of 8
+    bits: it leaves out a ReLU whose quantize has the zero 0, as if these had no negative values.
     """
     type = op.type
     expressible(op)
@@ -111,7 +111,7 @@ def numbers(writer: Writer, name: str, type: Type) -> Array:
     if step is None or not writer.is_stored(name):
         raise NascError(f"ONNX has no values of format {type.encoding}, as %{name} has", mend="Give it another format.")
     writer.known_step(name, type)
-    table = np.array([np.nan if e is None else float(e) for e in elements(type.format)], np.float32)
+    table = np.array(element_values(type.format), np.float32)
     real = table[np.asarray(writer.weights.array(name)).astype(np.int64)]
     if step.axis is None:
         return real * np.float32(step.value)

@@ -1,4 +1,4 @@
-"""Every number format on ONNX Runtime's CPU provider: what torch simulates is what the runtime computes, or is refused."""
+"""Number formats on ONNX Runtime's CPU provider: what torch simulates is what the runtime computes, or is refused."""
 
 from __future__ import annotations
 
