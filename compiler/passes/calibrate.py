@@ -304,8 +304,8 @@ def observed(
 
         values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
         with torch.no_grad():
-            for batch in batches:
-                run(network.graph, values, batch, quantize=lambda op, x: x, observe=observe)
+            for inputs in batches:
+                run(network.graph, values, inputs, quantize=lambda op, x: x, observe=observe)
         memo.update({name: Seen(torch.cat(parts), tuple(ranges[name])) for name, parts in found.items()})
     return key, {name: memo[name] for name in names}
 

@@ -85,7 +85,7 @@ class Quantize(Pass):
             if step is not None and step.axis is not None:
                 raise UsageError(
                     f"quantize: {name} cannot name an axis for its steps; found {encoding}",
-                    mend="Weights have one step per output channel (one with per=tensor), all else one per tensor.",
+                    mend="Weights have one step per output channel (per=tensor: one alone), all else one per tensor.",
                 )
             if name == "weights" and step is not None and step.block is not None and self.per == "tensor":
                 raise UsageError(f"quantize: weights have one step per block or one in all, not both; found {encoding}")

@@ -21,8 +21,8 @@ LINES = """
   %fc2: f32[N, 6] = linear %relu, %fc2.w
 """
 FORMATS = ["i4", "i12", "i8<2^?>", "i4<block 8>", "i6<block 8 2^>", "mxint8", "mxfp4", "mxfp8e5m2", "f8e4m3",
-           "f8e5m2<2^?>", "f4e2m1", "f5e3m1<block 8>", "f10e4m5", "l4", "l5<block 8 2^>", "ternary", "ternary<block 8>", "binary",
-           "binary<2^?>"]  # fmt: skip
+           "f8e5m2<2^?>", "f4e2m1", "f5e3m1<block 8>", "f10e4m5", "l4", "l5<block 8 2^>", "ternary",
+           "ternary<block 8>", "binary", "binary<2^?>"]  # fmt: skip
 
 
 def network() -> Network:
@@ -79,8 +79,8 @@ def test_training_computes_what_the_network_does(format: str) -> None:
 
 @pytest.mark.parametrize(
     ("format", "most"),
-    [("i8", 1.5e-3), ("mxint8", 5e-4), ("mxfp8e4m3", 9e-3), ("f8e4m3", 7e-3), ("mxfp6e2m3", 7e-3), ("mxfp8e5m2", 2.6e-2),
-     ("mxfp6e3m2", 2.6e-2), ("i4<block 8>", 5e-2), ("mxfp4", 0.13), ("l4", 0.4)],
+    [("i8", 1.5e-3), ("mxint8", 5e-4), ("mxfp8e4m3", 9e-3), ("f8e4m3", 7e-3), ("mxfp6e2m3", 7e-3),
+     ("mxfp8e5m2", 2.6e-2), ("mxfp6e3m2", 2.6e-2), ("i4<block 8>", 5e-2), ("mxfp4", 0.13), ("l4", 0.4)],
 )  # fmt: skip
 def test_how_far_outputs_stray(format: str, most: float) -> None:
     """Twice what was seen is the bound; without any rounding it would be nothing."""
