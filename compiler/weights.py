@@ -168,7 +168,8 @@ def stored_as(recipe: Recipe, format: Format) -> Recipe:
     most = float(largest(format))
 
     def function(tensor: Tensor) -> Tensor:
-        return tensor.clamp(-most, most).to(container(format))
+        held = tensor.clamp(-most, most) if most < torch.finfo(tensor.dtype).max else tensor
+        return held.to(container(format))
 
     return Computed(f"store {format}", (recipe,), function)
 
