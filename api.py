@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
+    from .targets.profile import NetworkProfile
 
 
 def lower(
@@ -334,6 +335,44 @@ def measure(
         conditions=conditions,
         isolate=isolate,
     )
+
+
+def profile(
+    model: str | Path | Network,
+    *,
+    target: str = "auto",
+    batch: int = 1,
+    threads: int = 1,
+    budget_s: float = 4.0,
+    bounds: bool = True,
+) -> NetworkProfile:
+    """Time every kernel of a model on this device, with the ops it computes and the least time it could take.
+
+    Args:
+        model: an ONNX file (nasc's or any other), or a network, which is emitted first.
+        target: runtime and device; `auto` takes the best here.
+        batch: length of the batch axis.
+        threads: threads of the runtime.
+        budget_s: seconds to spend on calls.
+        bounds: say how far each kernel is from what the device can do; calibrates the device the first time.
+
+    Raises:
+        UsageError: a missing file, or an unknown target.
+        TargetError: the runtime refuses the model.
+    """
+    from .targets import target_named
+    from .targets.device_profile import device_profile
+    from .targets.profile import profile_model
+
+    chosen = target_named(target)
+    if isinstance(model, str | Path):
+        if not Path(model).exists():
+            raise UsageError(f"{model}: error: there is no such file")
+        ready = Path(model)
+    else:
+        ready = chosen.emit(model.graph, model.weights)
+    device = device_profile(chosen, threads) if bounds else None
+    return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
 
 
 def load_task(

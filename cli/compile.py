@@ -9,6 +9,7 @@ import typer
 
 from .app import app
 from .console import note, print_json, print_table
+from .measure import estimating
 from .model import Arguments, ExampleInput, Model, WeightsFile
 
 Repeated = list[str] | None
@@ -42,6 +43,14 @@ def compile(
     batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  [default: 1]")] = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  [default: a journal in the folder]")] = None,
+    forecast: Annotated[
+        bool | None,
+        typer.Option("--forecast/--no-forecast", help="Forecast latency; do not measure what is surely beaten."),
+    ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(metavar="estimate", help="Count energy at the literature's prices, marked estimated."),
+    ] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which no candidate is started.")] = None,
     input: ExampleInput = None,
     weights: WeightsFile = None,
@@ -67,12 +76,14 @@ def compile(
         "search.widths": widths,
         "search.tolerance": tolerance,
         "search.storage": storage,
+        "search.forecast": forecast,
         "search.time_limit_s": time_limit,
         "training.epochs": train_epochs,
         "seed": seed,
         "target": target,
         "measure.batch": batch,
         "measure.threads": threads,
+        "measure.meter": None if energy is None else estimating(energy),
     }
     settings = configuration(flags, path=config)
     show_settings(settings)

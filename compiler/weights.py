@@ -142,7 +142,10 @@ class Rounded(Recipe):
         real = self.source.tensor
         wide = real.dtype == torch.float64 or self.format.bits > 24
         real = real.to(torch.float64 if wide else torch.float32)
-        return codes_of(nearest(real / self._spread(real), self.format), self.format)
+        scaled = real / self._spread(real)
+        if self.format.family == "int":
+            return scaled.round_().clamp_(self.format.low, self.format.high).to(container(self.format))
+        return codes_of(nearest(scaled, self.format), self.format)
 
     @property
     def real(self) -> Tensor:

@@ -186,7 +186,8 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         mse: try narrower ranges and keep the one with the smallest squared error.
         power_of_two: only powers of two.
     """
-    peak = rows.abs().amax(dim=1)
+    least, most = rows.aminmax(dim=1)
+    peak = torch.maximum(-least, most)
     peak = torch.where(peak > 0, peak.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
     full = (peak / float(largest(format))).to(torch.float32)
     if format.family == "sign":
@@ -315,7 +316,8 @@ def thinned(values: Tensor, limit: int) -> Tensor:
     if values.numel() <= limit:
         return values
     chosen = values[:: -(-values.numel() // limit)]
-    return torch.cat([chosen, values.min()[None], values.max()[None]])
+    least, most = values.aminmax()
+    return torch.cat([chosen, least[None], most[None]])
 
 
 def _real_key(network: Network, batches: list[tuple[Tensor, ...]]) -> str:

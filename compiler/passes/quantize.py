@@ -185,7 +185,7 @@ def activation(encoding: Encoding, graph: Graph, name: str) -> Encoding:
 
 def read_through(graph: Graph, name: str, encoding: Encoding) -> Graph:
     """The graph with the input of layer `name` read through `quantize`, put before ops that only move elements."""
-    if _in_blocks(encoding.step) or _in_blocks(graph.types[graph.producers[name].inputs[0]].step):
+    if not (_passes_movers(encoding) and _passes_movers(graph.types[graph.producers[name].inputs[0]].encoding)):
         return read_in_place(graph, name, encoding)
     layer = graph.producers[name]
     chain = [layer]
@@ -207,13 +207,13 @@ def read_through(graph: Graph, name: str, encoding: Encoding) -> Graph:
 
 def read_in_place(graph: Graph, name: str, encoding: Encoding) -> Graph:
     """The same right before the layer, whatever stands before it, and with what rounded it till now left out: blocks
-    stand in the axes that the layer reads."""
+    stand in the axes that the layer reads, and runtimes only move the codes of integers."""
     chain = [graph.producers[name]]
     while (mover := graph.producers.get(chain[-1].inputs[0])) is not None and _moves(graph, mover):
         chain.append(mover)
     if (old := graph.producers.get(chain[-1].inputs[0])) is not None and old.kind == "quantize":
         graph = without_dead_code(_rewire(graph, chain[-1], old.inputs[0], None))
-        if not _in_blocks(encoding.step):
+        if _passes_movers(encoding):
             return read_through(graph, name, encoding)
     layer = graph.producers[name]
     value = layer.inputs[0]
@@ -223,6 +223,11 @@ def read_in_place(graph: Graph, name: str, encoding: Encoding) -> Graph:
             return _rewire(graph, layer, reader.name, None)
     new = Op("quantize", (fresh_name(f"{value}.q", graph.types),), (wanted,), (value,))
     return _rewire(graph, layer, new.name, new)
+
+
+def _passes_movers(encoding: Encoding) -> bool:
+    """Whether codes may be moved as they are; real numbers always may."""
+    return encoding.step is None or (encoding.format.family == "int" and encoding.step.block is None)
 
 
 def _in_blocks(step: Step | None) -> bool:
