@@ -80,7 +80,7 @@ def make_folder(folder: Path) -> None:
 
 
 class _Inert:
-    """Stands in for the classes of a checkpoint's objects: what is made of it is an empty mapping, whatever it is given.
+    """Stands in for the classes of a checkpoint's objects: what is made of it is an empty mapping.
 
     It is a mapping since torch's reader puts items and attributes into nothing else.
     """

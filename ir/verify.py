@@ -157,9 +157,7 @@ def _widths_asked(value: Attribute) -> Iterator[str]:
         yield from widths_in(cast(Axis, value))
 
 
-def _op_faults(
-    op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], solver: Solver | None = None
-) -> list[str]:
+def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], solver: Solver | None = None) -> list[str]:
     """What is wrong with an op; with a solver, its types are held against its rule too."""
     if missing := [n for n in op.inputs if n not in known]:
         return [report(op, Fault(f"it reads %{n}, which nothing before it defines", n)) for n in missing]

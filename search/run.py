@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from ..ir.errors import NascError
+from ..targets import target_named
+from ..targets.truth import table
 from .config import Settings
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
@@ -27,6 +29,7 @@ from .result import Result
 from .seeds import REFERENCE, Plan
 from .space import Space, build_space
 from .space_rules import parse_rule
+from .space_truth import latency_counts, suspects, without_slow
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
 from .trials import Trials
@@ -84,7 +87,7 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
     if settings.search.forecast and "latency" in wanted.measured:
         ladder = replace(ladder, forecast=Forecast.opened(study.output, baseline["latency"], study.records))
     plan = _plan(problem, settings, space)
-    notices = list(wanted.notices)
+    notices = [*wanted.notices, *space.left_out]
     trials = Trials(
         study=study,
         space=space,
@@ -105,7 +108,7 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
             wanted.objectives,
             wanted.constraints,
             baseline,
-            wanted.notices,
+            tuple(notices),
         )
     )
     reference = _reference(problem, space, plan, ladder, study, observer)
@@ -132,13 +135,18 @@ def space_of(problem: Problem, settings: Settings) -> Space:
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
+    target = f"target={problem.target}"
     widths = settings.training.epochs > 0 if chosen.widths is None else chosen.widths
-    return build_space(
+    space = build_space(
         problem.builder.graph,
         [parse_rule(text) for text in chosen.space],
         widths=widths,
-        after=f"calibrate{{{', '.join(options)}}} | legalize{{target={problem.target}}}",
+        after=f"place{{{target}}} | calibrate{{{', '.join(options)}}} | legalize{{{target}}}",
     )
+    if not (latency_counts(chosen.objectives) and suspects(space)):
+        return space
+    runtime = target_named(problem.target)
+    return space if runtime.unavailable() else without_slow(space, problem.builder.graph, table(runtime))
 
 
 def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, str]:
