@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..targets.latency_model import FEWEST, Example, LatencyModel, OpWork, fit, spearman
+from ..targets.latency_model import FEWEST, Example, LatencyModel, OpWork, disturbed, fit, spearman
 from .figures import Figure, clearly_better, value_text
 from .files import append_line
 from .objectives import Constraint, Objective
@@ -22,6 +22,8 @@ from .records import Record
 EXAMPLES = "forecast.jsonl"
 """One line per candidate that was measured and profiled."""
 LATENCY = "latency"
+GROWTH = 1.2
+"""The model is fitted anew when there are so many times the examples of the last fit."""
 
 
 @dataclass
@@ -71,7 +73,7 @@ class Forecast:
         """
         if len(self.examples) < FEWEST:
             return None
-        if self._model is None:
+        if self._model is None or len(self.examples) >= GROWTH * self._model.examples:
             self._model = fit(self.examples)
         found = self._model.predict(work)
         if found.unknown:
@@ -80,18 +82,19 @@ class Forecast:
         return Figure(found.seconds, "estimated", low=found.low, high=found.high, notes=(note,))
 
     def learn(self, work: Sequence[OpWork], times_s: Mapping[str, float], latency: Figure) -> None:
-        """Take in a candidate that was measured.
+        """Take in a candidate that was measured, unless its profile was disturbed.
 
         Args:
             work: what its ops have to do.
-            times_s: what each op took, in any unit: they are made to add up to the latency.
+            times_s: what each op took by the profiler; they are made to add up to the latency.
             latency: as it was measured.
         """
+        if disturbed(times_s, latency.value):
+            return
         latency_s, _ = in_turns(latency, self.baseline)
         scale = latency_s / (sum(times_s.values()) or 1.0)
         example = Example(tuple(work), {name: time_s * scale for name, time_s in times_s.items()}, latency_s)
         self.examples.append(example)
-        self._model = None
         append_line(self.output / EXAMPLES, as_dict(example))
 
     def told(self, record: Record) -> None:

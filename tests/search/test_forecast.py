@@ -56,7 +56,7 @@ def measured(time_s: float) -> Figure:
 def learned(folder: Path) -> Forecast:
     found = Forecast(folder, BASELINE["latency"])
     for size in range(1, FEWEST + 4):
-        found.learn(work(size * 1000), {"a": 1.0}, measured(1e-6 + 1e-9 * size * 1000))
+        found.learn(work(size * 1000), {"a": 1e-6}, measured(1e-6 + 1e-9 * size * 1000))
     return found
 
 
@@ -64,12 +64,20 @@ def test_nothing_is_foretold_from_little(tmp_path: Path) -> None:
     forecast = Forecast(tmp_path, BASELINE["latency"])
     for size in range(FEWEST):
         assert forecast.foresee(work(5000)) is None
-        forecast.learn(work(1000 * (size + 1)), {"a": 3.0}, measured(1e-6 + 1e-6 * (size + 1)))
+        forecast.learn(work(1000 * (size + 1)), {"a": 3e-6}, measured(1e-6 + 1e-6 * (size + 1)))
     found = forecast.foresee(work(5000))
     assert found is not None and found.value == pytest.approx(6e-6, rel=0.05)
     assert found.kind == "estimated"
     assert found.low is not None and found.high is not None and found.low <= found.value <= found.high
     assert forecast.foresee([OpWork("z", ("fft",), (1.0, 2.0))]) is None  # nothing is known of such ops
+
+
+def test_disturbed_profiles_teach_nothing(tmp_path: Path) -> None:
+    forecast = Forecast(tmp_path, BASELINE["latency"])
+    forecast.learn(work(1000), {"a": 3e-6}, measured(1.9e-6))
+    assert forecast.examples == []
+    forecast.learn(work(1000), {"a": 3e-6}, measured(2.1e-6))
+    assert len(forecast.examples) == 1
 
 
 def test_what_was_learned_survives_a_stop(tmp_path: Path) -> None:
