@@ -249,7 +249,7 @@ def shorter(kind: OpClass) -> Iterable[OpClass]:
 ROUNDS = 8
 """Rounds of fitting, each with weights from the one before."""
 NEAR = 0.15
-"""Differences between logarithms of times up to which a row counts in full."""
+"""Relative differences up to which a row counts in full."""
 FOLDS = 5
 """Parts that examples are divided into, to predict each part from the others."""
 FEWEST = 6
@@ -314,7 +314,7 @@ def priced(rows: Sequence[tuple[tuple[float, ...], float]]) -> tuple[float, ...]
 
     Errors are taken relative to what the last round predicted, since relative to what was measured the least squares
     would favour prices that are too low. Rows far off count by Huber's weights (Robust Estimation of a Location
-    Parameter, Ann. Math. Statist. 35, 1964), on logarithms.
+    Parameter, Ann. Math. Statist. 35, 1964), on ratios above and logarithms below.
     """
     from scipy.optimize import nnls
 
@@ -332,7 +332,8 @@ def priced(rows: Sequence[tuple[tuple[float, ...], float]]) -> tuple[float, ...]
         if np.allclose(found, last, rtol=1e-3, atol=0.0):
             break
         expected = np.maximum(scaled @ found, LEAST_S)
-        off = np.abs(np.log(np.maximum(times_s, LEAST_S) / expected))
+        ratio = np.maximum(times_s, LEAST_S) / expected
+        off = np.maximum(np.abs(np.log(ratio)), ratio - 1)
         trust = np.sqrt(np.minimum(1.0, NEAR / np.maximum(off, NEAR)))
     return tuple(float(p) for p in found / scales)
 
