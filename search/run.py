@@ -84,7 +84,7 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         settings.training.epochs,
     )
     if settings.search.forecast and "latency" in wanted.measured:
-        ladder = replace(ladder, forecast=Forecast.opened(study.output, study.records))
+        ladder = replace(ladder, forecast=Forecast.opened(study.output, baseline["latency"], study.records))
     plan = _plan(problem, settings, space)
     notices = [*wanted.notices, *space.left_out]
     trials = Trials(
