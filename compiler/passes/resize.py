@@ -168,7 +168,9 @@ def carried(graph: Graph, width: str) -> bool:
 
 
 def without_steps(graph: Graph) -> Graph:
-    """The graph with all steps unknown again, its types computed anew."""
+    """The graph with all steps unknown again, its types computed anew; itself where nothing is quantized."""
+    if not any(t.quantized for op in graph.ops for t in op.types):
+        return graph
     return retype(replace(graph, ops=tuple(map(_forgetting, graph.ops))))
 
 
