@@ -69,7 +69,7 @@ def emission(model: ZooModel, batches: Sequence[int] = (2, 3)) -> Emitted:
     """Lower a network of the zoo, write it, run it, and compare: what it takes is freed when it is done."""
     try:
         module = model.make()
-        redraw(module)
+        redraw(module, model.inputs(batches[0]))
         traced = trace(module, model.inputs(batches[0]), {})
         network = lower_program(traced, model.model_name)
         return emitted(model, module, network, batches if traced.dynamic else batches[:1])
