@@ -56,6 +56,24 @@ def lower(
     return lower_given(model, example_inputs, name)
 
 
+def read_onnx(source: str | Path | bytes, *, name: str | None = None) -> Network:
+    """A network from an ONNX model: the ops that nasc writes, and what other exporters write with them.
+
+    Args:
+        source: a file, with the tensors that may lie beside it, or a model's bytes.
+        name: the graph's name, by default what the model calls it.
+
+    Raises:
+        UsageError: there is no such file, or it is no ONNX model.
+        NascError: it holds something that nasc cannot read; the message names the node and its type.
+    """
+    from .compiler.arrays import network_from
+    from .targets.onnx.reader import read
+
+    found = read(source, name=name)
+    return network_from(found.graph, found.arrays, found.steps, "model" if isinstance(source, bytes) else str(source))
+
+
 def load_network(
     source: str | Path,
     *,
@@ -80,6 +98,8 @@ def load_network(
     path = Path(source)
     if path.suffix == ".nasc" and input is None and weights is None and not arguments:
         return Network.load(path)
+    if path.suffix == ".onnx" and input is None and weights is None and not arguments:
+        return read_onnx(path)
     from .compiler.frontend.lower import lower_task
 
     return lower_task(load_task(source, input=input, weights=weights, arguments=arguments))
@@ -230,7 +250,7 @@ def export(
     target: str = "onnxruntime:cpu",
     metadata: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """Write a network as ONNX for a target.
+    """Write a network as ONNX for a target. Tensors of 32 MiB and more in all lie beside it, in `PATH.data`.
 
     Args:
         network: what to write; a quantized one after `calibrate`, and after `legalize` for integer kernels.
@@ -242,11 +262,11 @@ def export(
         UsageError: there is no such target, or the place cannot be written to.
         NascError: a value's step is not known, or an op cannot be written.
     """
+    from .search.artifacts import artifact_of
     from .targets import target_named
 
-    artifact = target_named(target).emit(
-        network.graph, network.weights, {"nasc.digest": network.key, **(metadata or {})}
-    )
+    named = {"nasc.digest": network.key, **(metadata or {})}
+    artifact = artifact_of(target_named(target), network, named, name=Path(path).name)
     artifact.save(path)
     return artifact
 
@@ -307,7 +327,9 @@ def measure(
             if not Path(source).exists():
                 raise UsageError(f"{source}: error: there is no such file")
             return Path(source)
-        return chosen.emit(source.graph, source.weights)
+        from .search.artifacts import artifact_of
+
+        return artifact_of(chosen, source)
 
     return measure_model(
         chosen,
@@ -351,7 +373,9 @@ def profile(
             raise UsageError(f"{model}: error: there is no such file")
         ready = Path(model)
     else:
-        ready = chosen.emit(model.graph, model.weights)
+        from .search.artifacts import artifact_of
+
+        ready = artifact_of(chosen, model)
     device = device_profile(chosen, threads) if bounds else None
     return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
 
@@ -367,7 +391,7 @@ def load_task(
 
     Args:
         source: a model file, `package.module:attribute`, `timm:NAME`, `model.pt2` of `torch.export.save`, or
-            `model.nasc`.
+            `model.onnx`, `model.nasc`.
         input: shape and type of random example inputs as text, in place of the source's own: `1x3x224x224`,
             `2x24:i64:0..999`; several with commas, by keyword as `tokens=2x24:i64`.
         weights: a checkpoint whose tensors take the place of the model's.
@@ -380,7 +404,7 @@ def load_task(
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of(input, weights, arguments))
+    return load(source, given=Given.of(input, weights, arguments), readers={".onnx": read_onnx})
 
 
 def load_task_again(source: str, words: Sequence[str]) -> Task:
@@ -392,7 +416,7 @@ def load_task_again(source: str, words: Sequence[str]) -> Task:
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of_words(words))
+    return load(source, given=Given.of_words(words), readers={".onnx": read_onnx})
 
 
 def compile(
