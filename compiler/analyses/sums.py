@@ -35,8 +35,8 @@ class Statistic:
     Args:
         widths: what it runs along.
         power: what the result is multiplied by when each channel has k copies, as a power of k: 0 for a mean, -1 for
-            a softmax, 1/2 for the length of a vector; None where it is no power of k, and where widths lie side by side:
-            the statistic sees how many copies one has against the other.
+            a softmax, 1/2 for the length of a vector; None where it is no power of k, or widths lie side by side,
+            since the statistic sees how many copies one has against the other.
     """
 
     widths: frozenset[str]
