@@ -22,17 +22,20 @@ class Style:
         clip_codes: bounds on quantized values are put on their codes, by a Clip of integers; else on the numbers.
         keep_floats: a layer whose weights are numbers stays in float although its input is quantized: a node that does
             nothing keeps the runtime from rounding the weights by itself.
+        packed_weights: linear layers with real inputs and weights of at most 8 bits become `MatMulNBits`, see `packed`;
+            else their weights are read back into numbers, which is exact and slower than `f32`.
     """
 
     unsigned: bool = True
     clip_codes: bool = True
     keep_floats: bool = True
+    packed_weights: bool = True
 
 
 ONNXRUNTIME = Style()
 """ONNX Runtime's CPU provider: u8 x i8 kernels are the fastest and the only ones that fuse throughout."""
 
-TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False)
+TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False, packed_weights=False)
 """TensorRT takes signed codes whose zero is 0, and no arithmetic on codes."""
 
 
