@@ -18,7 +18,7 @@ from .writer import Writer
 
 BLOCK = 32
 """Inputs that share one rounding of their own; also what a stored step is repeated for."""
-LEAST = 64
+LEAST = 256
 """Inputs and outputs of a layer from which on the op is worth its call."""
 BYTES = format_named("u8")
 

@@ -16,7 +16,7 @@ from .conftest import graph_of, lengths, random_weights
 CPU = target_named("onnxruntime:cpu")
 
 
-def layer(weights: str, inputs: int = 96, outputs: int = 64, rows: str = "N", bias: bool = True) -> str:
+def layer(weights: str, inputs: int = 288, outputs: int = 256, rows: str = "N", bias: bool = True) -> str:
     head = f"graph @t(%x: f32[{rows}, {inputs}]) {{\n  %w: {weights}[{outputs}, {inputs}] = weight\n"
     more = f"  %b: f32[{outputs}] = weight\n" if bias else ""
     reads = "%x, %w, %b" if bias else "%x, %w"
@@ -28,9 +28,9 @@ def layer(weights: str, inputs: int = 96, outputs: int = 64, rows: str = "N", bi
     [
         *[(layer(f"i{b}<per 0>"), 4 if b <= 4 else 8) for b in range(2, 9)],
         (layer("i4<0.02>"), 4),
-        (layer("i4<per 0>", inputs=100), 4),
+        (layer("i4<per 0>", inputs=260), 4),
         (layer("i3<per 0>", rows="N, 5", bias=False), 4),
-        (layer("i8<per 0>", inputs=130, rows="N, 3"), 8),
+        (layer("i8<per 0>", inputs=322, rows="N, 3"), 8),
     ],
 )
 def test_packed_weights_give_the_numbers_they_stand_for(text: str, bits: int) -> None:
@@ -52,7 +52,7 @@ def test_packed_weights_give_the_numbers_they_stand_for(text: str, bits: int) ->
     assert 1e-5 < error < 0.02, "its input is rounded in blocks, and nothing else"
 
 
-@pytest.mark.parametrize("text", [layer("i4<per 0>", inputs=32), layer("i4<per 0>", outputs=10), layer("i12<per 0>")])
+@pytest.mark.parametrize("text", [layer("i4<per 0>", inputs=96), layer("i4<per 0>", outputs=100), layer("i12<per 0>")])
 def test_small_layers_and_wide_codes_stay_exact(text: str) -> None:
     graph = graph_of(text)
     weights = random_weights(graph)
@@ -75,7 +75,7 @@ def test_a_style_without_packing_is_exact() -> None:
 def test_quantized_inputs_keep_integer_kernels() -> None:
     """4-bit weights with quantized inputs are codes in 8 bits: `MatMulNBits` would read floats."""
     text = layer("i4<per 0>", bias=False).replace("linear %x", "linear %x.q")
-    text = text.replace("  %w:", "  %x.q: u8<0.03, 128>[N, 96] = quantize %x\n  %w:")
+    text = text.replace("  %w:", "  %x.q: u8<0.03, 128>[N, 288] = quantize %x\n  %w:")
     graph = graph_of(text)
     kernels = CPU.load(CPU.emit(graph, random_weights(graph)), placed=True).placement().kernels
     assert kernels["QGemm"] == 1
