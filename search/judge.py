@@ -19,10 +19,12 @@ from ..compiler.network import Network
 from ..ir import Graph, NascError, Op, format_named, structure_digest
 from ..targets import Artifact, Session, Target, agree, check_placement
 from ..targets.bench import Bench
-from ..targets.energy import Energy
+from ..targets.energy import Energy, Grade
 from ..targets.isolation.bench import IsolatedBench, IsolatedSession
 from ..targets.latency import Latency
+from ..targets.latency_model import OpWork, spent, work_of
 from ..targets.measure import Conditions, Measurement, energy_meter
+from .artifacts import artifact_of
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
 from .files import append_line
@@ -188,6 +190,16 @@ class TaskJudge:
         self.measured(name, measurement)
         return name
 
+    def work(self, network: Candidate) -> Sequence[OpWork]:
+        """See `Judge.work`."""
+        graph = network.deployable.graph
+        return work_of(graph, self.target.plan(graph), self.conditions.batch)
+
+    def spent(self, network: Candidate) -> Mapping[str, float]:
+        """See `Judge.spent`."""
+        kernels = self.bench.profile(self._emit(network.deployable, {}), self.conditions)
+        return spent(network.deployable.graph, kernels)
+
     @cached_property
     def bench(self) -> Bench | IsolatedBench:
         """Where networks are measured; started when it is first needed."""
@@ -205,7 +217,7 @@ class TaskJudge:
         return self._emit(self.network, {})
 
     def _emit(self, network: Network, metadata: Mapping[str, str]) -> Artifact:
-        return self.target.emit(network.graph, network.weights, metadata)
+        return artifact_of(self.target, network, metadata)
 
     def overhead_bound(self) -> str | None:
         """See `Judge.overhead_bound`."""
@@ -337,7 +349,7 @@ def latency_figure(latency: Latency) -> Figure:
 
 
 def energy_figure(energy: Energy) -> Figure:
-    """A measured energy as a figure.
+    """An energy as a figure: measured, or estimated where that was asked for.
 
     Raises:
         NascError: the meter gave none.
@@ -346,7 +358,7 @@ def energy_figure(energy: Energy) -> Figure:
         raise NascError(f"energy cannot be measured: {energy.reason}")
     return Figure(
         energy.energy_j,
-        "measured",
+        "estimated" if energy.grade == Grade.ESTIMATED else "measured",
         low=None if energy.interval is None else energy.interval.low,
         high=None if energy.interval is None else energy.interval.high,
         notes=tuple(flag.value for flag in energy.flags),
@@ -359,7 +371,7 @@ def as_kernels(graph: Graph) -> Graph:
 
     def seen(op: Op) -> Op:
         type = op.type
-        if type.step is None or type.format.bits >= 8:
+        if not type.integer or type.format.bits >= 8 or (op.kind != "weight" and type.format.family != "int"):
             return op
         return op.with_type(replace(type, format=i8 if op.kind == "weight" else u7 if not type.format.signed else i8))
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..compiler.analyses.branches import branches
 from ..ir.errors import NascError
-from ..targets import target_named
-from ..targets.truth import table
 from .config import Settings
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
 from .files import append_line
 from .finish import Finish
+from .forecast import Forecast
 from .goals import Goals, expect_readable, goals, winner_rule
 from .objectives import TOLERANCE, directions, parse_tolerance
 from .observer import Observer, Opening
@@ -27,9 +28,9 @@ from .result import Result
 from .seeds import REFERENCE, Plan
 from .space import Space, build_space
 from .space_rules import parse_rule
-from .space_truth import latency_counts, suspects, without_slow
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
+from .survey import BEFORE, described_space
 from .trials import Trials
 
 SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
@@ -82,6 +83,8 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         settings.search.confidence,
         settings.training.epochs,
     )
+    if settings.search.forecast and "latency" in wanted.measured:
+        ladder = replace(ladder, forecast=Forecast.opened(study.output, study.records))
     plan = _plan(problem, settings, space)
     notices = [*wanted.notices, *space.left_out]
     trials = Trials(
@@ -109,6 +112,8 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
     )
     reference = _reference(problem, space, plan, ladder, study, observer)
     trials.run()
+    if ladder.forecast is not None and (told := ladder.forecast.summary()) is not None:
+        trials.observer.notice(told)
     rule = winner_rule(problem, settings, wanted)
     polish = Polish(problem, study, ladder, rule, observer, settings.training.finalist_epochs)
     finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output), polish)
@@ -124,23 +129,8 @@ def space_of(problem: Problem, settings: Settings) -> Space:
     Raises:
         UsageError: a rule names no layer, an unknown format or size.
     """
-    chosen = settings.search
-    calibration = settings.calibration
-    options = [f"method={calibration.method}", f"samples={calibration.samples}"]
-    if calibration.method == "percentile":
-        options.append(f"percentile={calibration.percentile:g}")
-    target = f"target={problem.target}"
-    widths = settings.training.epochs > 0 if chosen.widths is None else chosen.widths
-    space = build_space(
-        problem.builder.graph,
-        [parse_rule(text) for text in chosen.space],
-        widths=widths,
-        after=f"place{{{target}}} | calibrate{{{', '.join(options)}}} | legalize{{{target}}}",
-    )
-    if not (latency_counts(chosen.objectives) and suspects(space)):
-        return space
-    runtime = target_named(problem.target)
-    return space if runtime.unavailable() else without_slow(space, problem.builder.graph, table(runtime))
+    blocks = branches(problem.builder.structure(BEFORE).graph)
+    return described_space(problem.builder.graph, blocks, settings, problem.target)
 
 
 def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, str]:
@@ -155,6 +145,7 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
         "strategy": chosen.strategy,
         "seeds": str(chosen.seeds).lower(),
         "seed": str(settings.seed),
+        "forecast": str(chosen.forecast).lower(),
         "confidence": f"{chosen.confidence:g}",
         "training": ", ".join(f"{k}={v}" for k, v in settings.training.model_dump().items()),
         "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump(exclude=SAFETY).items()),

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from ..ir import Encoding, Graph, NascError, Weights
+from ..ir import Encoding, Graph, NascError, Op, Type, Weights
 from .artifact import Artifact
 from .cost import StaticCost
+from .device_profile import DeviceProfile
 from .plan import Placement, Plan
+from .trace import Trace
 
 Array = NDArray[Any]
 Inputs: TypeAlias = "Sequence[Array] | Mapping[str, Array]"
 """One array per input of the network, in order or by name."""
+
+Foreign: TypeAlias = "Callable[[Op, Sequence[Type], int], bytes]"
+"""Gives an op as an ONNX model of an opset, from the op and the types of its operands, in which widths are numbers."""
 
 Role = Literal["weight", "activation", "bias"]
 
@@ -24,7 +29,8 @@ Runs = Literal["native", "container", "float", "no"]
 """How a target runs values of a format.
 
 `native`: computed in this format. `container`: exact codes in the next larger format the target computes in, at that
-format's time. `float`: stored in this format, computed in floating point. `no`: not at all.
+format's time. `float`: stored in this format, or as numbers already rounded to it, and computed in floating point: no
+faster, see the reason. `no`: not at all.
 """
 
 
@@ -116,6 +122,11 @@ class Target(Protocol):
         ...
 
     @property
+    def lanes(self) -> int:
+        """How many channels it computes at once: widths that are multiples of it leave none of them idle."""
+        ...
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """The runtime and all that it is told when it loads a network, as plain data for a record."""
         ...
@@ -133,7 +144,13 @@ class Target(Protocol):
         ...
 
     def emit(
-        self, graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None, *, location: str = ""
+        self,
+        graph: Graph,
+        weights: Weights,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        location: str = "",
+        foreign: Foreign | None = None,
     ) -> Artifact:
         """The artifact that is deployed.
 
@@ -142,6 +159,7 @@ class Target(Protocol):
             weights: its numbers.
             metadata: what the file is to say of itself, beside nasc's version.
             location: name of a file beside the model for its large tensors; empty: they stay inside.
+            foreign: gives ops without a rule (`aten.*`) in the target's own form; None: they are refused.
 
         Raises:
             NascError: an op that cannot be written, or a step that is not known.
@@ -167,4 +185,30 @@ class Target(Protocol):
 
     def cost(self, graph: Graph) -> StaticCost:
         """What the network costs by counting, before anything runs."""
+        ...
+
+    def trace(
+        self, model: Artifact | Path | bytes, inputs: Sequence[Array] | None = None, *, batch: int = 1,
+        threads: int = 1, budget_s: float = 2.0,
+    ) -> Trace:  # fmt: skip
+        """Run the model with every node timed.
+
+        Args:
+            model: an artifact, a file, or a model's bytes.
+            inputs: one array per input; None: made-up ones.
+            batch: length of the batch axis of made-up inputs.
+            threads: threads within one op.
+            budget_s: time for the calls.
+
+        Raises:
+            TargetError: the runtime refuses the model.
+        """
+        ...
+
+    def identity(self) -> tuple[str, str]:
+        """The device's name, and the runtime with its version: what measurements hold for."""
+        ...
+
+    def calibrate(self, threads: int = 1) -> DeviceProfile:
+        """What the device does at best through this runtime; see `device_profile`, which keeps it."""
         ...

@@ -18,7 +18,7 @@ def integer_layers(graph: Graph) -> tuple[Op, ...]:
 
 
 def narrow(type: Type) -> bool:
-    return type.step is not None and type.format.bits <= 8
+    return type.integer and type.format.bits <= 8
 
 
 def carriers(graph: Graph) -> frozenset[str]:
@@ -65,7 +65,7 @@ def read_as_integers(graph: Graph, name: str, carried: set[str]) -> bool:
 
 
 def takes_codes(op: Op) -> bool:
-    return op.kind == "quantize" and narrow(op.type) and op.type.step is not None and op.type.step.axis is None
+    return op.kind == "quantize" and narrow(op.type) and op.type.format.family == "int"
 
 
 def settled(graph: Graph, name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import onnx
@@ -10,6 +11,7 @@ import onnx
 from ...ir import STORED, Axis, Const, Graph, Op, Type, UsageError, Weights
 from ...ir.axes import has_batch, size, substitute
 from ...ir.formats import F32
+from ..base import Foreign
 from . import (
     arithmetic,
     choices,
@@ -26,10 +28,11 @@ from . import (
     shapes,
     windows,
 )  # fmt: skip
-from .elements import element
+from .elements import element, is_packed
 from .external import External
 from .packed import MICROSOFT
 from .registry import EMITTERS, EmissionError, Emitter
+from .splice import spliced
 from .style import ONNXRUNTIME, Recoded, Style, recoded
 from .writer import Writer
 
@@ -44,13 +47,14 @@ OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
 
 
 def opset_for(graph: Graph) -> int:
-    """The opset that serves a graph best: 20, or 21 where a quantized value has more than 8 bits.
+    """The opset that serves a graph best: 20, or 21 for more than 8 bits, for 4 stored ones, and for blocks.
 
     From opset 21 on ONNX Runtime 1.31 refuses some models with signed 8-bit values (`docs/onnxruntime.md`); below it,
-    QuantizeLinear knows no 16-bit integers.
+    QuantizeLinear knows no 16-bit integers, and there are neither 4-bit tensors nor blocks.
     """
-    wide = any(t.step is not None and 8 < t.format.bits <= 16 for t in graph.types.values())
-    return 21 if wide else 20
+    wide = any(t.step is not None and t.format.is_int and 8 < t.format.bits <= 16 for t in graph.types.values())
+    small = any(is_packed(op.type) or (op.type.step and op.type.step.block) for op in graph.stored)
+    return 21 if wide or small else 20
 
 
 def emit(
@@ -62,6 +66,7 @@ def emit(
     style: Style = ONNXRUNTIME,
     external: External | None = None,
     custom: Mapping[str, Emitter] | None = None,
+    foreign: Foreign | None = None,
 ) -> onnx.ModelProto:
     """The graph as an ONNX model with its weights inside. Equal arguments give equal bytes.
 
@@ -75,6 +80,7 @@ def emit(
         style: how the runtime wants quantized values written.
         external: collects large tensors for a file beside the model, in place of the model itself.
         custom: emitters of op kinds that have none here, `aten.*` among them; they come before the built-in ones.
+        foreign: gives the remaining `aten.*` ops as ONNX models of their own, see `splice`.
 
     Raises:
         EmissionError: an op that cannot be written, or a step that is not known, at the user's line.
@@ -83,16 +89,19 @@ def emit(
     opset = opset_for(graph) if opset is None else opset
     if opset not in OPSETS:
         raise UsageError(f"emission knows the opsets {', '.join(map(str, OPSETS))}, found {opset}")
+    style = replace(style, packed=style.packed and opset >= 21)
+    if opset < 21 and (cut := next((op for op in graph.stored if op.type.step and op.type.step.block), None)):
+        raise UsageError(f"%{cut.name} is {cut.type.encoding}, and opset {opset} has no blocks", mend="Take opset 21.")
     if style.unsigned and (moved := recoded(graph)) is not graph:
         graph, weights = moved, Recoded(weights, graph)
-    writer = Writer(graph, weights, style, external)
+    writer = Writer(graph, weights, style, external, opset)
     for entry in graph.inputs:
         _declare(writer.proto.input.add(name=entry.name), entry.type, graph.sizes)
     for op in graph.ops:
         if op.kind in STORED or op.name in writer.folded:
             continue
         writer.op = op
-        _emitter(op, custom or {})(writer, op)
+        _emitter(op, custom or {}, foreign)(writer, op)
     writer.op = None
     for name in graph.outputs:
         _output(writer, name)
@@ -115,8 +124,10 @@ def version() -> str:
     return installed("nasc")
 
 
-def _emitter(op: Op, custom: Mapping[str, Emitter]) -> Emitter:
+def _emitter(op: Op, custom: Mapping[str, Emitter], foreign: Foreign | None) -> Emitter:
     found = custom.get(op.kind) or EMITTERS.get(op.kind)
+    if found is None and foreign is not None and op.kind.startswith("aten."):
+        return lambda writer, op: spliced(writer, op, foreign)
     if found is None:
         raise EmissionError(
             op,

@@ -26,7 +26,7 @@ BYTES = format_named("u8")
 def packable(writer: Writer, op: Op) -> bool:
     """Whether a linear layer is written as `MatMulNBits`: a stored weight of at most 8 bits, a real input in `f32`."""
     weight = writer.type(op.inputs[1])
-    if not writer.style.packed_weights or op.type.format != F32 or not writer.is_stored(op.inputs[1]):
+    if not writer.style.matmul_nbits or op.type.format != F32 or not writer.is_stored(op.inputs[1]):
         return False
     if source(writer.graph, op.inputs[0]).quantized or not _symmetric(weight):
         return False
@@ -35,7 +35,7 @@ def packable(writer: Writer, op: Op) -> bool:
 
 def _symmetric(weight: Type) -> bool:
     step = weight.step
-    return step is not None and weight.format.bits <= 8 and step.zero == 0 and step.axis in (None, 0)
+    return step is not None and weight.integer and weight.format.bits <= 8 and step.zero == 0 and step.axis in (None, 0)
 
 
 def packed_linear(writer: Writer, op: Op) -> None:

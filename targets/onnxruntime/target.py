@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -10,16 +10,19 @@ from typing import Any
 
 from ...ir import Encoding, Graph, Weights
 from ..artifact import Artifact
-from ..base import Role, Signature, Support, TargetError
+from ..base import Array, Role, Signature, Support, TargetError
 from ..cost import StaticCost, static_cost
-from ..onnx import External, emit
+from ..device_profile import DeviceProfile
+from ..onnx import External, Foreign, emit
 from ..onnx.style import ONNXRUNTIME, Style
 from ..onnx.style import TENSORRT as STYLE_TENSORRT
 from ..plan import Plan
+from ..trace import Trace
 from .device import missing_device
 from .floor import floor_model
 from .formats import support
 from .library import ort
+from .profiler import trace
 from .rules import plan
 from .session import SESSION, OnnxRuntimeSession
 
@@ -33,12 +36,14 @@ class OnnxRuntime:
         provider: the execution provider.
         options: the provider's options.
         style: how it wants quantized values written.
+        lanes: channels that it computes at once: widths that are multiples of it leave none of them idle.
     """
 
     name: str
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     style: Style = ONNXRUNTIME
+    lanes: int = 8
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -70,6 +75,7 @@ class OnnxRuntime:
         metadata: Mapping[str, str] | None = None,
         *,
         location: str = "",
+        foreign: Foreign | None = None,
         opset: int | None = None,
     ) -> Artifact:
         """The ONNX model.
@@ -79,13 +85,16 @@ class OnnxRuntime:
             weights: its numbers.
             metadata: what to write into the model's `metadata_props`.
             location: name of a file beside the model for its large tensors; empty: they stay inside.
+            foreign: gives ops without a rule as ONNX models of their own.
             opset: version of the operator set; None: the one that serves the graph best.
 
         Raises:
             EmissionError: an op that cannot be written, or a step that is not known.
         """
         external = External(location) if location else None
-        model = emit(graph, weights, opset=opset, metadata=metadata, style=self.style, external=external)
+        model = emit(
+            graph, weights, opset=opset, metadata=metadata, style=self.style, external=external, foreign=foreign
+        )
         tensors = tuple(external.parts) if external else ()
         return Artifact(self.name, model.SerializeToString(), location if tensors else "", tensors)
 
@@ -111,6 +120,44 @@ class OnnxRuntime:
         """What the network costs by counting."""
         return static_cost(graph)
 
+    def trace(
+        self, model: Artifact | Path | bytes, inputs: Sequence[Array] | None = None, *, batch: int = 1,
+        threads: int = 1, budget_s: float = 2.0,
+    ) -> Trace:  # fmt: skip
+        """Run the model with every node timed.
+
+        Args:
+            model: an artifact, a file, or a model's bytes.
+            inputs: one array per input; None: made-up ones.
+            batch: length of the batch axis of made-up inputs.
+            threads: threads within one op.
+            budget_s: time for the calls.
+
+        Raises:
+            TargetError: ONNX Runtime refuses the model, or the provider does not start.
+        """
+        return trace(model, (self.provider, self.options), inputs, batch=batch, threads=threads, budget_s=budget_s)
+
+    def identity(self) -> tuple[str, str]:
+        """The device's name, and the runtime with its version.
+
+        Raises:
+            MeterUnavailableError: a GPU that cannot be asked for its name.
+        """
+        from .calibration import identity
+
+        return identity(self.provider)
+
+    def calibrate(self, threads: int = 1) -> DeviceProfile:
+        """What the device does at best through ONNX Runtime; takes about fifteen seconds.
+
+        Raises:
+            TargetError: the provider does not start.
+        """
+        from .calibration import calibrate
+
+        return calibrate(self, (self.provider, self.options), threads)
+
 
 CPU = OnnxRuntime("onnxruntime:cpu", "CPUExecutionProvider")
 
@@ -126,6 +173,7 @@ TENSORRT = OnnxRuntime(
     "TensorrtExecutionProvider",
     {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
     STYLE_TENSORRT,
+    lanes=32,
 )
 """Not yet run on a device."""
 

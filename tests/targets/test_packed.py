@@ -33,7 +33,7 @@ def layer(weights: str, inputs: int = 288, outputs: int = 256, rows: str = "N", 
         (layer("i8<per 0>", inputs=322, rows="N, 3"), 8),
     ],
 )
-def test_packed_weights_give_the_numbers_they_stand_for(text: str, bits: int) -> None:
+def test_matmul_nbits_give_the_numbers_they_stand_for(text: str, bits: int) -> None:
     graph = graph_of(text)
     weights = random_weights(graph)
     artifact = CPU.emit(graph, weights)
@@ -68,7 +68,7 @@ def test_a_style_without_packing_is_exact() -> None:
     weights = random_weights(graph)
     x = np.random.default_rng(1).normal(0, 1, lengths(graph, "x", 7)).astype(np.float32)
     (expected,) = reference.run(graph, weights, x)
-    model = emit(graph, weights, style=Style(packed_weights=False)).SerializeToString()
+    model = emit(graph, weights, style=Style(matmul_nbits=False)).SerializeToString()
     assert np.abs(CPU.load(model).run([x])[0] - expected).max() < 1e-4
 
 
