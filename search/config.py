@@ -81,6 +81,9 @@ class SearchSettings(Section):
     seeds: bool = Field(
         default=True, description="try uniform bits and the least damaging mixtures before asking the strategy"
     )
+    sensitivity_samples: int = Field(
+        default=256, ge=0, description="samples on which each choice is tried alone before the search; 0: not"
+    )
     time_limit_s: float | None = Field(default=None, gt=0, description="stop proposing candidates after this time")
     storage: str | None = Field(default=None, description="Optuna storage URL; unset: a journal in the output folder")
 

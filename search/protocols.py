@@ -9,6 +9,8 @@ from typing import Any, Literal, Protocol, TypeVar
 
 from ..ir import Graph
 from .figures import Figures, Metric
+from .sensitivity import Sensitivity
+from .space import Space
 
 Split = Literal["validation", "confirmation", "test"]
 """Which samples a quality is taken on.
@@ -173,6 +175,7 @@ class Problem:
         target: the runtime the result is for.
         command: the words that start this search again, without `--output`.
         versions: of what took part, by name.
+        sensitivity: measures what each choice of a space hurts alone, on so many samples; None: nobody can.
     """
 
     name: str
@@ -182,6 +185,7 @@ class Problem:
     target: str
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    sensitivity: Callable[[Space, int], Sensitivity] | None = None
 
     @property
     def quality(self) -> Metric:
