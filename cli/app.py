@@ -70,6 +70,6 @@ def main() -> None:
     app()
 
 
-from . import compile, inspect, measure, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
+from . import compile, doctor, inspect, measure, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
 
-COMMANDS = (compile, inspect, measure, rewrite, verify)
+COMMANDS = (compile, doctor, inspect, measure, rewrite, verify)

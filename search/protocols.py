@@ -173,6 +173,7 @@ class Problem:
         builder: makes networks.
         judge: judges them.
         target: the runtime the result is for.
+        words: what the command line said beside the source, `--input 1x3x64x64`.
         command: the words that start this search again, without `--output`.
         versions: of what took part, by name.
         sensitivity: measures what each choice of a space hurts alone, on so many samples; None: nobody can.
@@ -183,6 +184,7 @@ class Problem:
     builder: Builder[Any]
     judge: Judge[Any]
     target: str
+    words: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
     sensitivity: Callable[[Space, int], Sensitivity] | None = None

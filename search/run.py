@@ -33,6 +33,9 @@ from .strategies import check_strategy, parameters
 from .study import OpenStudy
 from .trials import Trials
 
+SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
+"""Settings of measuring that change no figure: a study goes on when they are changed."""
+
 
 class Interrupted(NascError):
     """The search was stopped from outside; what it found out is kept."""
@@ -152,13 +155,13 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
         "seed": str(settings.seed),
         "confidence": f"{chosen.confidence:g}",
         "training": ", ".join(f"{k}={v}" for k, v in settings.training.model_dump().items()),
-        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump().items()),
+        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump(exclude=SAFETY).items()),
     }
 
 
 def command(problem: Problem, output: Path) -> str:
     """One command that does it all again; in the same folder it continues."""
-    words = problem.command or ("nasc", "compile", problem.source, "--config", str(output / CONFIG))
+    words = problem.command or ("nasc", "compile", problem.source, *problem.words, "--config", str(output / CONFIG))
     return shlex.join([*words, "--output", str(output)])
 
 

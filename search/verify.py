@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,12 +31,12 @@ class Check:
     found: str
 
 
-def verify(folder: Path, load_task: Callable[[str], Task]) -> tuple[Check, ...]:
+def verify(folder: Path, load_task: Callable[[str, Sequence[str]], Task]) -> tuple[Check, ...]:
     """Check a result's folder.
 
     Args:
         folder: `best/`, or the output folder that holds it.
-        load_task: gives the task of a source that the manifest names.
+        load_task: gives the task of a source that the manifest names, from what was said beside it.
 
     Raises:
         UsageError: there is no manifest.
@@ -54,7 +54,7 @@ def verify(folder: Path, load_task: Callable[[str], Task]) -> tuple[Check, ...]:
     session = target.load(home / MODEL, placed=True)
     checks.append(_emission(network, manifest, session.metadata))
     try:
-        task = load_task(manifest.source)
+        task = load_task(manifest.source, manifest.source_words)
     except NascError as error:
         task = None
         checks.append(Check("source", None, f"{manifest.source} cannot be loaded here: {error.message}"))

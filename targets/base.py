@@ -115,6 +115,11 @@ class Target(Protocol):
         """What `--target` calls it."""
         ...
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The runtime and all that it is told when it loads a network, as plain data for a record."""
+        ...
+
     def unavailable(self) -> str | None:
         """Why it cannot run on this machine, or None if it can."""
         ...

@@ -6,6 +6,7 @@ from .check_accumulators import CheckAccumulators
 from .cleanup import Cleanup
 from .convert import Convert
 from .correct_bias import CorrectBias
+from .drop import Drop
 from .equalize import Equalize
 from .fold_batch_norm import FoldBatchNorm
 from .legalize import Legalize
@@ -25,6 +26,7 @@ __all__ = [
     "Convert",
     "CorrectBias",
     "Data",
+    "Drop",
     "Equalize",
     "FoldBatchNorm",
     "Legalize",

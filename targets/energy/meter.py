@@ -70,6 +70,7 @@ class EnergyMeter(ABC):
         lock_timeout_s: the longest wait for the device.
         seed: of the waits that spread calls out.
         clock: tells the time.
+        companion: a process that has the device open and waits for this one, so that it is no foreign load.
     """
 
     budget_s: float = 30.0
@@ -78,6 +79,7 @@ class EnergyMeter(ABC):
     lock_timeout_s: float = DEFAULT_TIMEOUT_S
     seed: int = 0
     clock: Clock = field(default_factory=RealClock)
+    companion: int | None = None
 
     @staticmethod
     def nvml(

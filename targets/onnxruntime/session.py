@@ -25,6 +25,9 @@ SMALL_FILE = {
 }
 """Keeps the tensors out of the optimised model's file, which is read for its nodes alone."""
 
+SESSION: Mapping[str, Any] = {"optimization": "all", "execution": "sequential", "inter_op_threads": 1}
+"""What every session is set to, for records of measurements."""
+
 SILENT, WARNINGS = 4, 2
 """Severities of ONNX Runtime's log; what it prints while a session fails to start stands in the error as well."""
 
@@ -101,14 +104,24 @@ class OnnxRuntimeSession:
         """The outputs for some inputs.
 
         Raises:
-            TargetError: the inputs do not fit the model.
+            TargetError: the inputs do not fit the model, or the runtime fails on them.
         """
-        return [np.asarray(value) for value in self._session.run(self._names, self._feed(inputs))]
+        return self._run(self._feed(inputs))
+
+    def _run(self, feed: Mapping[str, Array]) -> list[Array]:
+        try:
+            return [np.asarray(value) for value in self._session.run(self._names, feed)]
+        except REFUSALS as error:
+            raise TargetError(f"ONNX Runtime fails to run the model: {error}") from error
 
     def bind(self, inputs: Inputs) -> Bound:
-        """A call that runs the model from and into buffers made beforehand, on the provider's device."""
+        """A call that runs the model from and into buffers made beforehand, on the provider's device.
+
+        Raises:
+            TargetError: the inputs do not fit the model, or the runtime fails on them.
+        """
         feed = self._feed(inputs)
-        shapes = [(np.asarray(o).shape, np.asarray(o).dtype) for o in self._session.run(self._names, feed)]
+        shapes = [(o.shape, o.dtype) for o in self._run(feed)]
         device = "cpu" if self._provider == "CPUExecutionProvider" else "cuda"
         binding = self._session.io_binding()
         for name, array in feed.items():

@@ -21,7 +21,7 @@ from .floor import floor_model
 from .formats import support
 from .library import ort
 from .rules import plan
-from .session import OnnxRuntimeSession
+from .session import SESSION, OnnxRuntimeSession
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,17 @@ class OnnxRuntime:
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     style: Style = ONNXRUNTIME
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The runtime and all that it is told when it loads a network, as plain data for a record."""
+        return {
+            "name": str(ort.package_name),
+            "version": str(ort.__version__),
+            "provider": self.provider,
+            "provider_options": dict(self.options),
+            **SESSION,
+        }
 
     def unavailable(self) -> str | None:
         """Why this provider cannot run on this machine, or None if it can; tried once by starting it."""
