@@ -70,6 +70,6 @@ def main() -> None:
     app()
 
 
-from . import compile, doctor, inspect, measure, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
+from . import compile, doctor, inspect, measure, rewrite, sensitivity, verify  # noqa: E402  (they register themselves)
 
-COMMANDS = (compile, doctor, inspect, measure, rewrite, verify)
+COMMANDS = (compile, doctor, inspect, measure, rewrite, sensitivity, verify)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -88,6 +89,7 @@ class Allocator:
         """The knobs that are allocated."""
         return tuple(k for k in self.space.free if k.part in ("weights", "activations"))
 
+    @cached_property
     def pairs(self) -> list[Pair]:
         """The pairs of knobs, each with the summed costs of the layers that they both hold for."""
         of = {(t, k.part): k for k in self.space.knobs for t in k.targets}
@@ -110,7 +112,7 @@ class Allocator:
     def total(self, assignment: Assignment) -> float:
         """What a mixture costs."""
         total = 0.0
-        for pair in self.pairs():
+        for pair in self.pairs:
             row = pair.weights.choices.index(assignment[pair.weights.name]) if pair.weights else 0
             column = pair.activations.choices.index(assignment[pair.activations.name]) if pair.activations else 0
             total += float(pair.costs[row, column])
@@ -118,11 +120,11 @@ class Allocator:
 
     def cheapest(self) -> float:
         """The least that any mixture costs."""
-        return sum(float(p.costs.min()) for p in self.pairs())
+        return sum(float(p.costs.min()) for p in self.pairs)
 
     def dearest(self) -> float:
         """The most that any mixture costs."""
-        return sum(float(p.costs.max()) for p in self.pairs())
+        return sum(float(p.costs.max()) for p in self.pairs)
 
     def budget(self, share: float, most: float = np.inf) -> float:
         """A budget between the dearest mixture (0) and the cheapest (1), in equal ratios; at most `most`."""
@@ -175,7 +177,7 @@ class Allocator:
         spent: list[tuple[int, float]] = []
         fixed = 0.0
         scale = max(self.dearest(), 1e-300)
-        for pair in self.pairs():
+        for pair in self.pairs:
             costs = pair.costs / scale
             if pair.weights is None and pair.activations is None:
                 fixed += float(costs[0, 0])
