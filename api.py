@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from .search.observer import Observer
     from .search.run import Result
     from .search.sensitivity import Sensitivity
+    from .search.survey import Survey
     from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
+    from .targets.profile import NetworkProfile
 
 
 def lower(
@@ -46,48 +48,13 @@ def lower(
         UsageError: there are no example inputs, or they are not tensors.
         NascError: torch.export refuses the model, or the lowered graph does not compute what the module does.
     """
-    from torch.export import ExportedProgram
-
-    from .compiler.frontend.exported import examples_of, lower_exported
-    from .compiler.frontend.lower import lower_module
+    from .compiler.frontend.modules import lower_given
 
     if isinstance(model, str | Path):
         if example_inputs is not None or name is not None:
             raise UsageError("lower: a file has its own inputs and name", mend="Write load_network(path, input=…).")
         return load_network(model)
-    if isinstance(example_inputs, Mapping):
-        args, kwargs = (), dict(example_inputs)
-    else:
-        args, kwargs = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,), {}
-    if isinstance(model, ExportedProgram):
-        if example_inputs is None:
-            args, kwargs = examples_of(model, "python")
-        return lower_exported(model, args, kwargs, name=name or "exported")
-    expect_module(model)
-    if example_inputs is None:
-        raise UsageError(
-            f"lower: {type(model).__name__} needs example inputs",
-            mend="Write nasc.lower(model, torch.randn(1, 3, 64, 64)).",
-        )
-    return lower_module(model, args, kwargs, name=name)
-
-
-def expect_module(model: object) -> None:
-    """Refuse what is no module, with what to give instead.
-
-    Raises:
-        UsageError: it is none.
-    """
-    from torch import nn
-
-    if isinstance(model, nn.Module):
-        return
-    made = isinstance(model, type) and issubclass(model, nn.Module)
-    found = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-    raise UsageError(
-        f"expected an nn.Module or an exported program, found {found}",
-        mend=f"Make one: {model.__name__}()." if made and isinstance(model, type) else None,
-    )
+    return lower_given(model, example_inputs, name)
 
 
 def load_network(
@@ -195,52 +162,20 @@ def _batches(task: Any) -> Any:
         yield tuple(inputs.values()) if isinstance(inputs, dict) else inputs
 
 
-def space(network: Network) -> dict[str, Any]:
-    """The free widths of a network and what is frozen, as plain values for tables and JSON.
+def space(network: Network, settings: Settings | None = None) -> Survey:
+    """What a search would choose on a network: free widths, blocks, what is frozen and why, and the space's corners.
 
-    Returns:
-        `widths`: name, size, layers, parameters and their share; `frozen`: value, axis, size, reason, location;
-        `share`: the share of parameters that lie in tensors with a free axis.
+    Args:
+        network: the source network.
+        settings: rules, bounds and target as `compile` takes them; by default all that can be offered is.
+
+    Raises:
+        UsageError: a rule names no layer, an unknown format or size.
     """
-    from .ir import aliases, widths_in
-    from .ir.axes import size
+    from .search.config import configuration
+    from .search.survey import survey
 
-    graph = network.graph
-    weights = [op for op in graph.ops if op.kind == "weight"]
-    counts = {op.name: _product(size(a, graph.sizes) for a in op.type.axes) for op in weights}
-    total = max(1, sum(counts.values()))
-    touched = {op.name: {w for a in op.type.axes for w in widths_in(a)} for op in weights}
-    named = aliases(graph)
-    widths: list[dict[str, Any]] = []
-    for name, length in graph.widths:
-        parameters = sum(counts[n] for n, found in touched.items() if name in found)
-        widths.append(
-            {
-                "name": name,
-                "size": length,
-                "layers": list(named[name]),
-                "parameters": parameters,
-                "share": parameters / total,
-            }
-        )
-    frozen = [
-        {
-            "value": f.value,
-            "axis": f.axis,
-            "size": f.size,
-            "reason": f.reason.text,
-            "location": str(f.reason.location) if f.reason.location else None,
-        }
-        for f in network.frozen
-    ]
-    return {"widths": widths, "frozen": frozen, "share": sum(counts[n] for n, t in touched.items() if t) / total}
-
-
-def _product(values: Any) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result
+    return survey(network, settings or configuration({"search.widths": True}).settings)
 
 
 def export(
@@ -336,6 +271,44 @@ def measure(
         conditions=conditions,
         isolate=isolate,
     )
+
+
+def profile(
+    model: str | Path | Network,
+    *,
+    target: str = "auto",
+    batch: int = 1,
+    threads: int = 1,
+    budget_s: float = 4.0,
+    bounds: bool = True,
+) -> NetworkProfile:
+    """Time every kernel of a model on this device, with the ops it computes and the least time it could take.
+
+    Args:
+        model: an ONNX file (nasc's or any other), or a network, which is emitted first.
+        target: runtime and device; `auto` takes the best here.
+        batch: length of the batch axis.
+        threads: threads of the runtime.
+        budget_s: seconds to spend on calls.
+        bounds: say how far each kernel is from what the device can do; calibrates the device the first time.
+
+    Raises:
+        UsageError: a missing file, or an unknown target.
+        TargetError: the runtime refuses the model.
+    """
+    from .targets import target_named
+    from .targets.device_profile import device_profile
+    from .targets.profile import profile_model
+
+    chosen = target_named(target)
+    if isinstance(model, str | Path):
+        if not Path(model).exists():
+            raise UsageError(f"{model}: error: there is no such file")
+        ready = Path(model)
+    else:
+        ready = chosen.emit(model.graph, model.weights)
+    device = device_profile(chosen, threads) if bounds else None
+    return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
 
 
 def load_task(
@@ -439,7 +412,6 @@ def compile(
         from .compiler.frontend.task import Task
 
         if not isinstance(model, Task):
-            expect_module(model)
             model = make_task(model, example_inputs, **data)
     return search_task(model, chosen, Path(output), observer=observer)
 

@@ -70,6 +70,18 @@ def main() -> None:
     app()
 
 
-from . import compile, doctor, inspect, measure, rewrite, sensitivity, verify  # noqa: E402  (they register themselves)
+from . import (  # noqa: E402  (commands register themselves on `app`)
+    compile,
+    cost,
+    doctor,
+    inspect,
+    measure,
+    profile,
+    rewrite,
+    sensitivity,
+    space,
+    targets,
+    verify,
+)
 
-COMMANDS = (compile, doctor, inspect, measure, rewrite, sensitivity, verify)
+COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, sensitivity, space, targets, verify)

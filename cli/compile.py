@@ -9,7 +9,8 @@ import typer
 
 from .app import app
 from .console import note, print_json, print_table
-from .model import Arguments, ExampleInput, Model, WeightsFile
+from .measure import estimating
+from .model import Arguments, ExampleInput, Model, Rules, WeightsFile, WidthBounds, WidthMultiple, bounds_of
 
 Repeated = list[str] | None
 
@@ -31,10 +32,12 @@ def compile(
     constraint: Annotated[
         Repeated, typer.Option(help="'latency<=2ms', 'accuracy>=baseline-1pt'; may be repeated.")
     ] = None,
-    space: Annotated[
-        Repeated, typer.Option(help="'linear: weights=[i4, i8], activations=[u8]'; may be repeated.")
+    space: Rules = None,
+    widths: Annotated[
+        bool | None, typer.Option("--widths/--no-widths", help="Offer widths and blocks to the search.")
     ] = None,
-    widths: Annotated[bool | None, typer.Option("--widths/--no-widths", help="Offer widths to the search.")] = None,
+    width_bounds: WidthBounds = None,
+    width_multiple: WidthMultiple = None,
     train_epochs: Annotated[int | None, typer.Option(help="Epochs of training per candidate.  [default: 0]")] = None,
     tolerance: Annotated[str | None, typer.Option(help="Quality the winner may lose: 1pt, 2%.  [default: 1pt]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.  [default: 0]")] = None,
@@ -42,6 +45,14 @@ def compile(
     batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  [default: 1]")] = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  [default: a journal in the folder]")] = None,
+    forecast: Annotated[
+        bool | None,
+        typer.Option("--forecast/--no-forecast", help="Forecast latency; do not measure what is surely beaten."),
+    ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(metavar="estimate", help="Count energy at the literature's prices, marked estimated."),
+    ] = None,
     time_limit: Annotated[float | None, typer.Option(help="Seconds after which no candidate is started.")] = None,
     input: ExampleInput = None,
     weights: WeightsFile = None,
@@ -65,14 +76,18 @@ def compile(
         "search.constraints": constraint,
         "search.space": space,
         "search.widths": widths,
+        "search.width_bounds": bounds_of(width_bounds),
+        "search.width_multiple": width_multiple,
         "search.tolerance": tolerance,
         "search.storage": storage,
+        "search.forecast": forecast,
         "search.time_limit_s": time_limit,
         "training.epochs": train_epochs,
         "seed": seed,
         "target": target,
         "measure.batch": batch,
         "measure.threads": threads,
+        "measure.meter": None if energy is None else estimating(energy),
     }
     settings = configuration(flags, path=config)
     show_settings(settings)

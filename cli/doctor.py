@@ -11,11 +11,17 @@ from .console import note, print_json, print_table
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure what this device can do at best, and keep it.")
+    ] = False,
+    threads: Annotated[int, typer.Option(help="Threads of the runtime, for what the device can do.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
     """Say what is here for measuring (runtimes, meters, clocks, permissions, versions), and how to mend what is not."""
-    from ..targets.doctor import as_dict, examine
+    from ..targets.doctor import SECTIONS, as_dict, examine, peaks
 
-    found = examine()
+    found = examine({n: (lambda: peaks(calibrate, threads)) if look is peaks else look for n, look in SECTIONS.items()})
     if as_json:
         print_json(as_dict(found))
         return

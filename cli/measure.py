@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..ir.errors import UsageError
 from .app import app
 from .console import note, print_json, print_table
 
@@ -29,6 +30,10 @@ def measure(
     meter: Annotated[
         str, typer.Option(help="Meter of energy: nvml, nvml:UUID, rapl; auto takes that of the device.")
     ] = "auto",
+    energy: Annotated[
+        str | None,
+        typer.Option(metavar="estimate", help="Also count energy at the literature's prices, marked estimated."),
+    ] = None,
     isolate: Annotated[
         bool, typer.Option(help="Measure in a process of its own, which may crash or hang without harm.")
     ] = True,
@@ -43,10 +48,13 @@ def measure(
     """Measure latency, and energy where there is a meter, with intervals; compare with a baseline in the same run."""
     from .. import api
 
+    metric = metric or ["latency"]
+    if energy is not None:
+        metric, meter = [*metric, "energy"], estimating(energy, meter)
     found = api.measure(
         model,
         baseline=baseline,
-        metrics=metric or ["latency"],
+        metrics=metric,
         batch=batch,
         target=target,
         threads=threads,
@@ -64,3 +72,16 @@ def measure(
     )
     for remark in found.remarks():
         note(remark)
+
+
+def estimating(energy: str, meter: str = "auto") -> str:
+    """The meter that `--energy estimate` means.
+
+    Raises:
+        UsageError: the option says something else, or a meter is named beside it.
+    """
+    if energy != "estimate":
+        raise UsageError(f"--energy takes `estimate`; found {energy!r}", mend="To measure, write --metric energy.")
+    if meter not in ("auto", "estimate"):
+        raise UsageError(f"--energy estimate counts, and --meter {meter} measures", mend="Leave one of them out.")
+    return "estimate"

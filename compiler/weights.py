@@ -126,7 +126,7 @@ class Rounded(Recipe):
         wide = real.dtype == torch.float64 or self.format.bits > 24
         real = real.to(torch.float64 if wide else torch.float32)
         steps = along(self.steps, self.axis, real.dim()).to(real.device)
-        codes = torch.round(real / steps).clamp(self.format.low, self.format.high)
+        codes = (real / steps).round_().clamp_(self.format.low, self.format.high)
         return codes.to(container(self.format))
 
     @property

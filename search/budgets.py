@@ -10,7 +10,7 @@ from .allocation import INTEGER_BITS, Allocator, LayerCost, bit_operations, late
 from .figures import Figures
 from .goals import Goals
 from .protocols import Problem
-from .space import Assignment, Space, amount
+from .space import FORMAT_PARTS, Assignment, Space, amount
 
 COSTS = ("bit_operations", "size", "latency")
 """Costs that are sums over layers; the first is what is saved where goals name none of them."""
@@ -24,7 +24,7 @@ def saved(goals: Goals, space: Space) -> str:
     Latency is passed over where no choice changes it: all formats of at most 8 bits run alike.
     """
     named = [c.metric.name for c in goals.constraints] + [o.metric.name for o in goals.objectives]
-    wide = any(amount(k, c) > INTEGER_BITS for k in space.free if k.part != "width" for c in k.choices)
+    wide = any(amount(k, c) > INTEGER_BITS for k in space.free if k.part in FORMAT_PARTS for c in k.choices)
     return next((name for name in named if name in COSTS and (wide or name != "latency")), COSTS[0])
 
 

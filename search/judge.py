@@ -19,9 +19,10 @@ from ..compiler.network import Network
 from ..ir import Graph, NascError, Op, format_named, structure_digest
 from ..targets import Artifact, Session, Target, agree, check_placement
 from ..targets.bench import Bench
-from ..targets.energy import Energy
+from ..targets.energy import Energy, Grade
 from ..targets.isolation.bench import IsolatedBench, IsolatedSession
 from ..targets.latency import Latency
+from ..targets.latency_model import OpWork, spent, work_of
 from ..targets.measure import Conditions, Measurement, energy_meter
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
@@ -188,6 +189,16 @@ class TaskJudge:
         self.measured(name, measurement)
         return name
 
+    def work(self, network: Candidate) -> Sequence[OpWork]:
+        """See `Judge.work`."""
+        graph = network.deployable.graph
+        return work_of(graph, self.target.plan(graph), self.conditions.batch)
+
+    def spent(self, network: Candidate) -> Mapping[str, float]:
+        """See `Judge.spent`."""
+        kernels = self.bench.profile(self._emit(network.deployable, {}), self.conditions)
+        return spent(network.deployable.graph, kernels)
+
     @cached_property
     def bench(self) -> Bench | IsolatedBench:
         """Where networks are measured; started when it is first needed."""
@@ -337,7 +348,7 @@ def latency_figure(latency: Latency) -> Figure:
 
 
 def energy_figure(energy: Energy) -> Figure:
-    """A measured energy as a figure.
+    """An energy as a figure: measured, or estimated where that was asked for.
 
     Raises:
         NascError: the meter gave none.
@@ -346,7 +357,7 @@ def energy_figure(energy: Energy) -> Figure:
         raise NascError(f"energy cannot be measured: {energy.reason}")
     return Figure(
         energy.energy_j,
-        "measured",
+        "estimated" if energy.grade == Grade.ESTIMATED else "measured",
         low=None if energy.interval is None else energy.interval.low,
         high=None if energy.interval is None else energy.interval.high,
         notes=tuple(flag.value for flag in energy.flags),

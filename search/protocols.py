@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..ir import Graph
+from ..targets.latency_model import OpWork
 from .figures import Figures, Metric
 from .sensitivity import Sensitivity
 from .space import Space
@@ -140,6 +141,18 @@ class Judge(Protocol[JudgedT]):
 
     def measure(self, network: JudgedT, metrics: Sequence[str]) -> Figures:
         """Latency and energy on the target, in pairs with the source network.
+
+        Raises:
+            NascError: the target refuses it.
+        """
+        ...
+
+    def work(self, network: JudgedT) -> Sequence[OpWork]:
+        """What each op of a network has to do on the target: what its latency can be forecast from."""
+        ...
+
+    def spent(self, network: JudgedT) -> Mapping[str, float]:
+        """The seconds that each op of a network took on the target, by the runtime's own profiler.
 
         Raises:
             NascError: the target refuses it.

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..compiler.analyses.branches import branches
 from ..ir.errors import NascError
 from .allocation import Proposals
 from .budgets import allocator, largest_budget, saved
@@ -17,6 +18,7 @@ from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
 from .files import append_line
 from .finish import Finish
+from .forecast import Forecast
 from .goals import Goals, expect_readable, goals, winner_rule
 from .objectives import TOLERANCE, directions, parse_tolerance
 from .observer import Observer, Opening
@@ -27,10 +29,11 @@ from .records import Record
 from .result import Result
 from .seeds import REFERENCE, Plan
 from .sensitivity import Sensitivity
-from .space import Space, build_space
+from .space import FORMAT_PARTS, Space, build_space
 from .space_rules import parse_rule
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
+from .survey import BEFORE, described_space
 from .trials import Trials
 
 SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
@@ -83,8 +86,10 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         settings.search.confidence,
         settings.training.epochs,
     )
+    if settings.search.forecast and "latency" in wanted.measured:
+        ladder = replace(ladder, forecast=Forecast.opened(study.output, study.records))
     plan = _plan(problem, settings, space, wanted, baseline, _sensitivity(problem, settings, space, study, observer))
-    notices = list(wanted.notices)
+    notices = [*wanted.notices, *space.left_out]
     trials = Trials(
         study=study,
         space=space,
@@ -106,11 +111,13 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
             wanted.objectives,
             wanted.constraints,
             baseline,
-            wanted.notices,
+            tuple(notices),
         )
     )
     reference = _reference(problem, space, plan, ladder, study, observer)
     trials.run()
+    if ladder.forecast is not None and (told := ladder.forecast.summary()) is not None:
+        trials.observer.notice(told)
     rule = winner_rule(problem, settings, wanted)
     polish = Polish(problem, study, ladder, rule, observer, settings.training.finalist_epochs)
     finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output), polish)
@@ -126,18 +133,8 @@ def space_of(problem: Problem, settings: Settings) -> Space:
     Raises:
         UsageError: a rule names no layer, an unknown format or size.
     """
-    chosen = settings.search
-    calibration = settings.calibration
-    options = [f"method={calibration.method}", f"samples={calibration.samples}"]
-    if calibration.method == "percentile":
-        options.append(f"percentile={calibration.percentile:g}")
-    widths = settings.training.epochs > 0 if chosen.widths is None else chosen.widths
-    return build_space(
-        problem.builder.graph,
-        [parse_rule(text) for text in chosen.space],
-        widths=widths,
-        after=f"calibrate{{{', '.join(options)}}} | legalize{{target={problem.target}}}",
-    )
+    blocks = branches(problem.builder.structure(BEFORE).graph)
+    return described_space(problem.builder.graph, blocks, settings, problem.target)
 
 
 def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, str]:
@@ -153,6 +150,7 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
         "seeds": str(chosen.seeds).lower(),
         "sensitivity": f"{chosen.sensitivity_samples} samples" if chosen.seeds or chosen.strategy == "ilp" else "none",
         "seed": str(settings.seed),
+        "forecast": str(chosen.forecast).lower(),
         "confidence": f"{chosen.confidence:g}",
         "training": ", ".join(f"{k}={v}" for k, v in settings.training.model_dump().items()),
         "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump(exclude=SAFETY).items()),
@@ -188,7 +186,7 @@ def _sensitivity(
     """What each choice hurts alone: from the study, or measured now; None where nobody asks for it or can say."""
     samples = settings.search.sensitivity_samples
     asked = settings.search.seeds or settings.search.strategy == "ilp"
-    if problem.sensitivity is None or not samples or not asked or all(k.part == "width" for k in space.free):
+    if problem.sensitivity is None or not samples or not asked or not any(k.part in FORMAT_PARTS for k in space.free):
         return None
     if (kept := study.recall("sensitivity")) is not None:
         return Sensitivity.of_dict(kept)

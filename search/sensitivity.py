@@ -16,7 +16,7 @@ from ..compiler.passes import Context
 from ..compiler.passes.base import Batch
 from ..compiler.pipeline import Pipeline, parse_pipeline
 from ..ir.errors import NascError, UsageError
-from .space import Knob, Space, amount
+from .space import FORMAT_PARTS, Knob, Space, amount
 
 QUIETEST = 10 ** (-14.45)
 """Noise over signal that is counted at least: what binary32 itself rounds away (144.5 dB)."""
@@ -150,7 +150,7 @@ def sensitivity(
         UsageError: the space chooses no formats.
         NascError: the network's outputs are zero or not finite.
     """
-    knobs = [k for k in space.knobs if k.part != "width"]
+    knobs = [k for k in space.knobs if k.part in FORMAT_PARTS]
     if not knobs:
         raise UsageError("the search space chooses no formats, so there is nothing to be sensitive to")
     wanted = [_first(network(*batch)).double() for batch in batches]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,13 @@ import numpy as np
 
 from .artifact import Artifact
 from .base import Array, Session, Signature, Target
+from .device_profile import kept_profile
 from .energy import EnergyMeter
+from .energy.estimate import EnergyEstimator, EnergyPrices, work_of_kernels
 from .latency import LatencyMeter
+from .lock import device_lock
 from .measure import Conditions, Measurement, asked, energy_meter, gpu_of, on_gpu
+from .profile import KernelProfile, kernels_of
 from .provenance import host, model_digest, now, size_bytes, versions
 
 KEPT = 4
@@ -79,9 +84,9 @@ class Bench:
                 floor = bound(self.target.load(self.target.floor(model), threads=conditions.threads), 1)
             latency = timer.measure(run, other, floor)
         if meter is not None:
-            energy = meter.measure(run)
-            if other is not None and conditions.baseline_energy:
-                baseline_energy = meter.measure(other)
+            energy = self._told(meter, model, conditions).measure(run)
+            if baseline is not None and other is not None and conditions.baseline_energy:
+                baseline_energy = self._told(meter, baseline, conditions).measure(other)
         return Measurement(
             self.target.name,
             conditions.batch,
@@ -107,6 +112,19 @@ class Bench:
             },
         )
 
+    def profile(self, model: Artifact | Path, conditions: Conditions) -> tuple[KernelProfile, ...]:
+        """The kernels of a model, each with its time, from calls that take half of the conditions' budget.
+
+        Raises:
+            TargetError: the runtime refuses the model.
+            DeviceBusyError: somebody else measures all the time.
+        """
+        with device_lock("cpu") if self.lock else nullcontext():
+            traced = self.target.trace(
+                model, batch=conditions.batch, threads=conditions.threads, budget_s=conditions.budget_s / 2
+            )
+        return kernels_of(traced)
+
     def meter(self, conditions: Conditions) -> EnergyMeter:
         """The energy meter for some conditions.
 
@@ -122,6 +140,14 @@ class Bench:
         devices = () if gpu is None else (gpu,)
         clock = "wall" if on_gpu(self.target) else "auto"
         return LatencyMeter(budget_s=conditions.budget_s, clock=clock, devices=devices, lock=self.lock)
+
+    def _told(self, meter: EnergyMeter, model: Artifact | Path, conditions: Conditions) -> EnergyMeter:
+        """The meter; one that counts is told what the model's kernels do, and the device's prices where it has any."""
+        if not isinstance(meter, EnergyEstimator):
+            return meter
+        kept = kept_profile(self.target, conditions.threads)
+        prices = meter.prices if kept is None or kept.energy is None else EnergyPrices.of(kept.energy)
+        return replace(meter, work=work_of_kernels(self.profile(model, conditions)), prices=prices)
 
     def _baseline(self, model: Artifact | Path, conditions: Conditions) -> Call:
         key = (model_digest(model), conditions.threads, conditions.batch)

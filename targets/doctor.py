@@ -233,12 +233,42 @@ def isolation() -> tuple[Finding, ...]:
     return tuple(findings)
 
 
+def peaks(calibrate: bool = False, threads: int = 1) -> tuple[Finding, ...]:
+    """What the targets that run here can do at best, as far as it was calibrated.
+
+    Args:
+        calibrate: measure them now, some fifteen seconds each.
+        threads: threads of the runtime.
+    """
+    from .device_profile import device_profile, kept_profile
+    from .registry import targets
+
+    findings: list[Finding] = []
+    for name, target in targets().items():
+        if target.unavailable() is not None:
+            continue
+        try:
+            kept = device_profile(target, threads, calibrate=True) if calibrate else kept_profile(target, threads)
+        except NascError as error:
+            findings.append(Finding(name, error.message, "missing", error.mend or "See the section on targets."))
+            continue
+        if kept is None:
+            mend = "nasc doctor --calibrate" + ("" if threads == 1 else f" --threads {threads}")
+            findings.append(Finding(name, f"not calibrated for {threads} thread(s)", "note", mend))
+            continue
+        told = f"{kept.device}, {kept.runtime}, {threads} thread(s), calibrated {kept.taken}"
+        findings += [Finding(name, told), *(Finding(f"{name}: {what}", found) for what, found in kept.rows())]
+        findings += [Finding(name, remark, "note", "nasc doctor --calibrate") for remark in kept.remarks]
+    return tuple(findings)
+
+
 SECTIONS: dict[str, Callable[[], tuple[Finding, ...]]] = {
     "software": software,
     "targets": runtimes,
     "processors": processors,
     "GPUs": gpus,
     "energy of processors": energy,
+    "peaks and bandwidths": peaks,
     "measuring": isolation,
 }
 """What `nasc doctor` looks at, in order."""

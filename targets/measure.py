@@ -159,6 +159,9 @@ class Measurement:
 def _energy_rows(name: str, energy: Energy) -> list[tuple[str, str, str]]:
     if energy.energy_j is None:
         return [(name, "none", energy.reason or "")]
+    if energy.grade == "estimated":
+        ends = "" if energy.interval is None else interval(energy.interval, joules)
+        return [(f"{name}, estimated", joules(energy.energy_j), ends)]
     rows = [(name, joules(energy.energy_j), "" if energy.interval is None else interval(energy.interval, joules))]
     if energy.energy_above_idle_j is not None and energy.above_idle_interval is not None:
         above = interval(energy.above_idle_interval, joules)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...ir.errors import UsageError
 from .meter import EnergyMeter, MeterUnavailableError
 
-WRITE = "Write auto, nvml, nvml:GPU-… (a UUID, as nvidia-smi -L prints it), nvml:INDEX, rapl or rapl:FOLDER."
+WRITE = "Write auto, nvml, nvml:GPU-… (a UUID, as nvidia-smi -L prints it), nvml:INDEX, rapl, rapl:FOLDER, or estimate."
 
 
 def chosen_meter(text: str, *, gpu: str | None = None, on_gpu: bool = False) -> EnergyMeter:
@@ -13,7 +13,8 @@ def chosen_meter(text: str, *, gpu: str | None = None, on_gpu: bool = False) -> 
 
     Args:
         text: `auto` (the GPU's meter for networks that run on a GPU, else the processors'), `nvml`, `nvml:INDEX`,
-            `nvml:UUID`, `rapl`, or `rapl:FOLDER` (where the kernel shows powercap, by default /sys/class/powercap).
+            `nvml:UUID`, `rapl`, `rapl:FOLDER` (where the kernel shows powercap, by default /sys/class/powercap), or
+            `estimate` (operations and bytes at the literature's prices; whoever measures tells it the work).
         gpu: UUID of the GPU that networks run on, if known: what `auto` and `nvml` mean.
         on_gpu: whether networks run on a GPU.
 
@@ -30,6 +31,8 @@ def chosen_meter(text: str, *, gpu: str | None = None, on_gpu: bool = False) -> 
         return EnergyMeter.nvml(uuid=which or gpu)
     if kind == "rapl":
         return EnergyMeter.rapl(which) if which else EnergyMeter.rapl()
+    if kind == "estimate" and not which:
+        return EnergyMeter.estimated(())
     raise UsageError(f"there is no meter of energy {text!r}", mend=WRITE)
 
 

@@ -20,6 +20,7 @@ from ..bench import Bench
 from ..lock import DEFAULT_TIMEOUT_S, device_lock
 from ..measure import Conditions, Measurement, energy_meter, gpu_of, on_gpu
 from ..plan import Placement
+from ..profile import KernelProfile
 from .worker import Worker, most_memory_bytes
 
 RUN_LIMIT_S = 600.0
@@ -57,6 +58,10 @@ class Served:
     def measure(self, model: Artifact | Path, conditions: Conditions, baseline: str | None) -> Measurement:
         """See `Bench.measure`; the baseline by its name."""
         return self._bench.measure(model, conditions, None if baseline is None else self._baselines[baseline])
+
+    def profile(self, model: Artifact | Path, conditions: Conditions) -> tuple[KernelProfile, ...]:
+        """See `Bench.profile`."""
+        return self._bench.profile(model, conditions)
 
     def open(self, model: Artifact | Path, threads: int, placed: bool) -> Opened:
         """Load a model and keep its session."""
@@ -131,6 +136,17 @@ class IsolatedBench:
         if found.latency is None:
             return found
         return replace(found, latency=replace(found.latency, waited_s=hold.waited_s))
+
+    def profile(self, model: Artifact | Path, conditions: Conditions) -> tuple[KernelProfile, ...]:
+        """The kernels of a model; see `Bench.profile`.
+
+        Raises:
+            WorkerError: the process was killed, crashed, hung or ran out of memory.
+            TargetError: the runtime refuses the model.
+            DeviceBusyError: somebody else measures all the time.
+        """
+        with device_lock("cpu", timeout_s=self._lock_timeout_s):
+            return self.worker.call("profile", _absolute(model), conditions, limit_s=conditions.longest_s)
 
     def load(self, model: Artifact | Path, *, threads: int = 1, placed: bool = False) -> IsolatedSession:
         """A model, ready to run over there.

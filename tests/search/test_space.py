@@ -52,7 +52,7 @@ def test_the_older_tools_eighteen_configurations_are_one_flag(graph: Graph) -> N
     assert len(texts) == 18
     assert (
         "cleanup | fold-batch-norm | merge-linear | "
-        "quantize{layers=[fc1, fc2, fc3, fc4], weights=i4, activations=u8, biases=i2} | calibrate | legalize"
+        "quantize{layers=[fc1, fc2, fc3, fc4], weights=i4, activations=u8, biases=i2} | place | calibrate | legalize"
     ) in texts
 
 
@@ -118,7 +118,7 @@ def test_asked_for_sizes_and_joint_widths(graph: Graph) -> None:
 
 def test_a_width_of_the_source_is_not_written(graph: Graph) -> None:
     found = space(graph, "[fc1, fc2]: width=[32, 64]")
-    assert "resize{fc2=64}" in found.pipeline(found.largest)
+    assert "resize{fc2=64, grow=nearly}" in found.pipeline(found.largest)
     assert found.assignment(found.pipeline(found.largest)) == found.largest
 
 
