@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir import UsageError
+from .ir import NascError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from .compiler.dumps import Dumps
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
@@ -57,6 +58,24 @@ def lower(
     return lower_given(model, example_inputs, name)
 
 
+def read_onnx(source: str | Path | bytes, *, name: str | None = None) -> Network:
+    """A network from an ONNX model: the ops that nasc writes, and what other exporters write with them.
+
+    Args:
+        source: a file, with the tensors that may lie beside it, or a model's bytes.
+        name: the graph's name, by default what the model calls it.
+
+    Raises:
+        UsageError: there is no such file, or it is no ONNX model.
+        NascError: it holds something that nasc cannot read; the message names the node and its type.
+    """
+    from .compiler.arrays import network_from
+    from .targets.onnx.reader import read
+
+    found = read(source, name=name)
+    return network_from(found.graph, found.arrays, found.steps, "model" if isinstance(source, bytes) else str(source))
+
+
 def load_network(
     source: str | Path,
     *,
@@ -81,6 +100,8 @@ def load_network(
     path = Path(source)
     if path.suffix == ".nasc" and input is None and weights is None and not arguments:
         return Network.load(path)
+    if path.suffix == ".onnx" and input is None and weights is None and not arguments:
+        return read_onnx(path)
     from .compiler.frontend.lower import lower_task
 
     return lower_task(load_task(source, input=input, weights=weights, arguments=arguments))
@@ -109,7 +130,8 @@ def rewrite(
     *,
     data: str | Data = None,
     seed: int = 0,
-    dump: Path | None = None,
+    dump: Path | Dumps | None = None,
+    reproducer: Path | None = None,
 ) -> Trace:
     """Apply a pipeline and keep a record.
 
@@ -118,34 +140,79 @@ def rewrite(
         passes: the pipeline as text.
         data: calibration inputs, or the path of a model file that names them.
         seed: for passes that draw at random.
-        dump: a folder for the network's text before the first and after every pass.
+        dump: which networks to write down; a folder: the source network and the one after every pass.
+        reproducer: where to write what a failing pass was given, so that it runs again on its own.
 
     Raises:
         UsageError: the text is no pipeline.
         PassError: a pass refuses the network.
+        NascError: a pass fails in a way it should not.
     """
-    from .compiler.pipeline import parse_pipeline
+    from .compiler.dumps import Dumps
+    from .compiler.pipeline import Pipeline, parse_pipeline
 
     pipeline = parse_pipeline(passes)
+    dumps = Dumps(every=True, folder=dump) if isinstance(dump, Path) else dump or Dumps()
+    dumps.check(pipeline)
     steps: list[Step] = []
-    graphs = [network.graph]
+    left = [network]
 
     def observe(index: int, step: Pass, result: Network, seconds: float) -> None:
-        steps.append(Step(str(step), seconds, result.graph != graphs[-1]))
-        graphs.append(result.graph)
-        if dump is not None:
-            _dump(dump, index + 1, step.name, result)
+        changed = result.graph != left[-1].graph
+        steps.append(Step(str(step), seconds, changed))
+        left.append(result)
+        dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
 
-    if dump is not None:
-        _dump(dump, 0, "source", network)
-    result = pipeline.run(network, _context(data, seed), observe=observe)
+    dumps.take(0, "source", "lowering", network.graph, changed=False)
+    try:
+        result = pipeline.run(network, _context(data, seed), observe=observe)
+    except UsageError:
+        raise
+    except Exception as error:  # a pass that fails in any way is worth a reproducer
+        rest = Pipeline(pipeline.passes[len(steps) :])
+        ours = error if isinstance(error, NascError) else _fault(error, str(rest.passes[0]))
+        if reproducer is not None:
+            _reproduce(ours, left[-1], str(rest), data, seed, reproducer)
+        raise ours from error
     return Trace(result, tuple(steps))
 
 
-def _dump(folder: Path, index: int, name: str, network: Network) -> None:
-    from .ir.files import write_text
+def _fault(error: Exception, step: str) -> NascError:
+    text = " ".join(str(error).split())
+    return NascError(f"error: {step} failed with {type(error).__name__}: {text}", mend="This is a fault of nasc.")
 
-    write_text(folder / f"{index:02d}-{name}.nasc", str(network.graph))
+
+def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, seed: int, path: Path) -> None:
+    """Write a reproducer, and say so in a note to the error."""
+    from .compiler.reproducer import PYTHON, Reproducer
+
+    source = data if isinstance(data, str) or data is None else PYTHON
+    try:
+        Reproducer(network, rest, source, seed, error.message, versions()).save(path)
+    except NascError as refused:
+        error.add_note(f"no reproducer was written: {refused.message}")
+    else:
+        error.add_note(f"wrote {path}: `nasc opt {path} --run-reproducer` runs it again")
+
+
+def rewrite_again(path: Path, *, data: str | Data = None, dump: Path | Dumps | None = None) -> Trace:
+    """Run what a reproducer holds.
+
+    Args:
+        path: the file that a failing pass left.
+        data: takes the place of the data that it names.
+        dump: see `rewrite`.
+
+    Raises:
+        UsageError: it is no reproducer, or its data were given from Python and are not given now.
+        NascError: what it was written for.
+    """
+    from .compiler.reproducer import PYTHON, Reproducer
+
+    held = Reproducer.load(path)
+    if held.data == PYTHON and data is None:
+        raise UsageError(f"{path}: its data were given from Python", mend="Name them: --data model.py")
+    return rewrite(held.network, held.pipeline, data=data if data is not None else held.data, seed=held.seed, dump=dump)
 
 
 def _context(data: str | Data, seed: int) -> Context:
@@ -185,7 +252,7 @@ def export(
     target: str = "onnxruntime:cpu",
     metadata: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """Write a network as ONNX for a target.
+    """Write a network as ONNX for a target. Tensors of 32 MiB and more in all lie beside it, in `PATH.data`.
 
     Args:
         network: what to write; a quantized one after `calibrate`, and after `legalize` for integer kernels.
@@ -197,11 +264,11 @@ def export(
         UsageError: there is no such target, or the place cannot be written to.
         NascError: a value's step is not known, or an op cannot be written.
     """
+    from .search.artifacts import artifact_of
     from .targets import target_named
 
-    artifact = target_named(target).emit(
-        network.graph, network.weights, {"nasc.digest": network.key, **(metadata or {})}
-    )
+    named = {"nasc.digest": network.key, **(metadata or {})}
+    artifact = artifact_of(target_named(target), network, named, name=Path(path).name)
     artifact.save(path)
     return artifact
 
@@ -262,7 +329,9 @@ def measure(
             if not Path(source).exists():
                 raise UsageError(f"{source}: error: there is no such file")
             return Path(source)
-        return chosen.emit(source.graph, source.weights)
+        from .search.artifacts import artifact_of
+
+        return artifact_of(chosen, source)
 
     return measure_model(
         chosen,
@@ -306,7 +375,9 @@ def profile(
             raise UsageError(f"{model}: error: there is no such file")
         ready = Path(model)
     else:
-        ready = chosen.emit(model.graph, model.weights)
+        from .search.artifacts import artifact_of
+
+        ready = artifact_of(chosen, model)
     device = device_profile(chosen, threads) if bounds else None
     return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
 
@@ -322,7 +393,7 @@ def load_task(
 
     Args:
         source: a model file, `package.module:attribute`, `timm:NAME`, `model.pt2` of `torch.export.save`, or
-            `model.nasc`.
+            `model.onnx`, `model.nasc`.
         input: shape and type of random example inputs as text, in place of the source's own: `1x3x224x224`,
             `2x24:i64:0..999`; several with commas, by keyword as `tokens=2x24:i64`.
         weights: a checkpoint whose tensors take the place of the model's.
@@ -335,7 +406,7 @@ def load_task(
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of(input, weights, arguments))
+    return load(source, given=Given.of(input, weights, arguments), readers={".onnx": read_onnx})
 
 
 def load_task_again(source: str, words: Sequence[str]) -> Task:
@@ -347,7 +418,7 @@ def load_task_again(source: str, words: Sequence[str]) -> Task:
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of_words(words))
+    return load(source, given=Given.of_words(words), readers={".onnx": read_onnx})
 
 
 def compile(

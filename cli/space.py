@@ -104,4 +104,6 @@ def show(found: Survey) -> None:
         ],
         numbers=["parameters", "MACs", "bytes of weights", "bit operations"],
     )
+    for line in found.left_out:
+        note(line)
     note(f"{found.share:.1%} of the parameters are under free widths")

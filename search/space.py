@@ -80,9 +80,9 @@ class Space:
     before: str = "cleanup"
     between: str = "fold-batch-norm | merge-linear"
     after: str = "place | calibrate | legalize"
+    left_out: tuple[str, ...] = ()
     blocks: tuple[Branch, ...] = ()
     carriers: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]], compare=False)
-    left_out: tuple[str, ...] = ()
 
     @cached_property
     def free(self) -> tuple[Knob, ...]:
@@ -298,7 +298,7 @@ def build_space(
             f"the search space of @{graph.name} is empty: no layer has anything to choose",
             mend="`nasc space` shows what can change, and why the rest cannot.",
         )
-    return Space(found, order, before, between, after, tuple(blocks), _carriers(graph))
+    return Space(found, order, before, between, after, blocks=tuple(blocks), carriers=_carriers(graph))
 
 
 def _carriers(graph: Graph) -> dict[str, frozenset[str]]:

@@ -112,6 +112,7 @@ class Survey:
         share: the share of parameters that lie in tensors with a free axis.
         size: the number of configurations.
         knobs: what the search chooses, part by part.
+        left_out: what is not offered since it is slower on the target, as sentences.
         corners: the source network, the smallest and the largest of the space.
     """
 
@@ -123,6 +124,7 @@ class Survey:
     share: float
     size: int
     knobs: tuple[Knob, ...]
+    left_out: tuple[str, ...]
     corners: tuple[Corner, ...]
 
     def as_dict(self) -> dict[str, Any]:
@@ -143,10 +145,10 @@ def described_space(graph: Graph, blocks: Sequence[Branch], settings: Settings, 
         UsageError: a rule names no layer, an unknown format or size; bounds are empty.
     """
     chosen, calibration = settings.search, settings.calibration
+    runs_on = f"target={target}"
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
-    for_target = f"target={target}"
     space = build_space(
         graph,
         [parse_rule(text) for text in chosen.space],
@@ -154,12 +156,12 @@ def described_space(graph: Graph, blocks: Sequence[Branch], settings: Settings, 
         blocks=blocks,
         sizing=sizing_of(settings, target),
         before=BEFORE,
-        after=f"place{{{for_target}}} | calibrate{{{', '.join(options)}}} | legalize{{{for_target}}}",
+        after=f"place{{{runs_on}}} | calibrate{{{', '.join(options)}}} | legalize{{{runs_on}}}",
     )
-    if not (latency_counts(chosen.objectives) and suspects(space)):
-        return space
     runtime = target_named(target)
-    return space if runtime.unavailable() else without_slow(space, graph, table(runtime))
+    if not (latency_counts(chosen.objectives) and suspects(space)) or runtime.unavailable():
+        return space
+    return without_slow(space, graph, table(runtime))
 
 
 def sizing_of(settings: Settings, target: str) -> Sizing:
@@ -196,6 +198,7 @@ def survey(network: Network, settings: Settings) -> Survey:
         share=free / total,
         size=space.size,
         knobs=space.knobs,
+        left_out=space.left_out,
         corners=tuple(_corner(network, space, name, assignment) for name, assignment in corners),
     )
 

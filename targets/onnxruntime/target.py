@@ -13,7 +13,7 @@ from ..artifact import Artifact
 from ..base import Array, Role, Signature, Support, TargetError
 from ..cost import StaticCost, static_cost
 from ..device_profile import DeviceProfile
-from ..onnx import External, emit
+from ..onnx import External, Foreign, emit
 from ..onnx.style import ONNXRUNTIME, Style
 from ..onnx.style import TENSORRT as STYLE_TENSORRT
 from ..plan import Plan
@@ -75,6 +75,7 @@ class OnnxRuntime:
         metadata: Mapping[str, str] | None = None,
         *,
         location: str = "",
+        foreign: Foreign | None = None,
         opset: int | None = None,
     ) -> Artifact:
         """The ONNX model.
@@ -84,13 +85,16 @@ class OnnxRuntime:
             weights: its numbers.
             metadata: what to write into the model's `metadata_props`.
             location: name of a file beside the model for its large tensors; empty: they stay inside.
+            foreign: gives ops without a rule as ONNX models of their own.
             opset: version of the operator set; None: the one that serves the graph best.
 
         Raises:
             EmissionError: an op that cannot be written, or a step that is not known.
         """
         external = External(location) if location else None
-        model = emit(graph, weights, opset=opset, metadata=metadata, style=self.style, external=external)
+        model = emit(
+            graph, weights, opset=opset, metadata=metadata, style=self.style, external=external, foreign=foreign
+        )
         tensors = tuple(external.parts) if external else ()
         return Artifact(self.name, model.SerializeToString(), location if tensors else "", tensors)
 
