@@ -324,11 +324,11 @@ class Solver:
         first, tail = terms[0], product(terms[1:])
         count, each = self.size(first), self.size(tail)
         copies = max(1, asked // each)
-        if isinstance(first, Width) and asked % each == 0 and 1 not in (copies, count - copies):
-            if self._flexible(first):
-                self.strained = True
-                self._bind(first.name, total([self.fresh(copies), self.fresh(count - copies)]), reason)
-                return parts(self.resolve(product([first, tail])))
+        whole = asked % each == 0 and 1 not in (copies, count - copies)
+        if isinstance(first, Width) and self._flexible(first) and whole:
+            self.strained = True
+            self._bind(first.name, total([self.fresh(copies), self.fresh(count - copies)]), reason)
+            return parts(self.resolve(product([first, tail])))
         if isinstance(first, Batch) or has_batch(first):
             raise Mismatch(product(terms), Const(asked))
         if asked < each and count == 1:

@@ -11,8 +11,15 @@ from ...ir import SPECS, STORED, Graph, Op
 from ...ir.axes import size
 from ..execution import Frame, compute
 
+_FIRST = (
+    "reshape", "permute", "expand", "repeat", "repeat_interleave", "flip", "roll", "pixel_shuffle", "pixel_unshuffle",
+    "channel_shuffle", "split", "narrow", "slice", "select", "unbind", "pad", "unfold", "fold", "tensor_unfold",
+    "index", "index_select", "gather", "masked_fill", "cast", "tril", "triu", "relu", "leaky_relu", "neg", "abs",
+    "mean", "sum", "norm", "cumsum", "interpolate",
+    *(f"{k}_pool{n}d" for k in ("avg", "adaptive_avg") for n in (1, 2, 3)),
+)  # fmt: skip
 HOMOGENEOUS: Mapping[str, tuple[tuple[int, ...], ...]] = {
-    **dict.fromkeys(("reshape", "permute", "expand", "repeat", "repeat_interleave", "flip", "roll", "pixel_shuffle", "pixel_unshuffle", "channel_shuffle", "split", "narrow", "slice", "select", "unbind", "pad", "unfold", "fold", "tensor_unfold", "index", "index_select", "gather", "masked_fill", "cast", "tril", "triu", "relu", "leaky_relu", "neg", "abs", "mean", "sum", "norm", "cumsum", "interpolate", *(f"{k}_pool{n}d" for k in ("avg", "adaptive_avg") for n in (1, 2, 3))), ((0,),)),
+    **dict.fromkeys(_FIRST, ((0,),)),
     "prelu": ((0,),),
     "div": ((0,),),
     "mul": ((0,), (1,)),
@@ -121,13 +128,13 @@ class Marks:
         differentiable = [i for i, r in enumerate(results) if r.requires_grad]
         taken: dict[int, tuple[Tensor, Tensor]] = {}
         outs = [results[i] for i in differentiable]
-        reached = torch.autograd.grad(
-            outs, leaves, [marks[i] for i in differentiable], retain_graph=True, allow_unused=True
+        reached, all_of = (
+            torch.autograd.grad(
+                outs, leaves, [by[i] for i in differentiable], retain_graph=True, materialize_grads=True
+            )
+            for by in (marks, every)
         )
-        all_of = torch.autograd.grad(outs, leaves, [every[i] for i in differentiable], allow_unused=True)
         for i, some, full in zip(operands, reached, all_of, strict=True):
-            if full is None or some is None:
-                return None
             asks = some.abs() > 1e-9
             if bool((asks & ((some - full).abs() > 1e-6 * full.abs())).any()):
                 return None

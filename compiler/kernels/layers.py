@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -21,5 +19,4 @@ def linear(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 def convolution(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     """Convolution and transposed convolution."""
     x, weight, *bias = alike(inputs)
-    function = cast(Any, getattr(F, op.kind))
-    return function(x, weight, bias[0] if bias else None, **values(frame, op))
+    return getattr(F, op.kind)(x, weight, bias[0] if bias else None, **values(frame, op))

@@ -72,13 +72,15 @@ def pad(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 @kernel("slice_scatter")
 def slice_scatter(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     """A part of an axis replaced."""
-    return torch.slice_scatter(*inputs, **values(frame, op))
+    source, part = inputs
+    return torch.slice_scatter(source, part, **values(frame, op))
 
 
 @kernel("select_scatter")
 def select_scatter(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     """One index of an axis replaced."""
-    return torch.select_scatter(*inputs, **values(frame, op))
+    source, part = inputs
+    return torch.select_scatter(source, part, **values(frame, op))
 
 
 @kernel("unfold")

@@ -50,7 +50,7 @@ def flip(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
 def roll(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     """Axes shifted."""
     shifts, dims = values(frame, op).values()
-    return torch.roll(inputs[0], tuple(shifts), tuple(dims) or None)
+    return torch.roll(inputs[0], tuple(shifts), tuple(dims))
 
 
 @kernel("pixel_shuffle", "pixel_unshuffle", "channel_shuffle")

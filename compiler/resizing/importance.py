@@ -119,8 +119,5 @@ def _gradients(network: Network, inputs: tuple[Tensor, ...], random: torch.Gener
         outputs = [y for y in run(network.graph, values, inputs) if y.is_floating_point() and y.requires_grad]
         signs = [torch.randint(0, 2, y.shape, generator=random).to(y.dtype) * 2 - 1 for y in outputs]
         total: Any = sum((y * s.to(y.device)).sum() for y, s in zip(outputs, signs, strict=True))
-        gradients = torch.autograd.grad(total, [values[n] for n in leaves], allow_unused=True)
-    return {
-        n: torch.zeros_like(values[n]) if g is None else g.detach().double()
-        for n, g in zip(leaves, gradients, strict=True)
-    }
+        gradients = torch.autograd.grad(total, [values[n] for n in leaves], allow_unused=True, materialize_grads=True)
+    return {n: g.detach().double() for n, g in zip(leaves, gradients, strict=True)}

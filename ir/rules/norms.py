@@ -70,5 +70,5 @@ def layer_norm(site: Site) -> Sequence[Axes]:
 
 @op("rms_norm", "input", "weight?", normalized_shape=REQUIRED, eps=None)
 def rms_norm(site: Site) -> Sequence[Axes]:
-    """`x / sqrt(mean(x^2) + eps) * weight` over the last axes; without `eps`, the smallest step above 1 of the format."""
+    """`x / sqrt(mean(x^2) + eps) * weight` over the last axes; `eps` is by default the step above 1 in the format."""
     return over_last_axes(site, "weight")

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from ..axes import ONE, Axes, Axis, has_batch
 from ..formats import BOOL, F32, FLOATS, I64
-from ..graph import Attribute
 from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
 from .shapes import moved
@@ -57,8 +56,6 @@ BINARY = ("add", "sub", "mul", "div", "pow", "maximum", "minimum", "remainder", 
 COMPARE = ("eq", "ne", "lt", "le", "gt", "ge")
 LOGICAL = ("logical_and", "logical_or", "logical_xor")
 BITWISE = ("bitwise_and", "bitwise_or", "bitwise_xor")
-NUMBERS: dict[str, Attribute] = {"other": None, "input": None}
-"""A number in place of the right or the left operand."""
 
 
 def same(site: Site) -> Sequence[Axes]:
@@ -121,14 +118,13 @@ def arithmetic(site: Site) -> Encoding:
     )
 
 
-for _kind in BINARY:
-    op(_kind, "tensors*", encoding=arithmetic, **NUMBERS, **({"rounding_mode": None} if _kind == "div" else {}))(binary)
+for _kind in (k for k in (*BINARY, *BITWISE) if k != "div"):
+    op(_kind, "tensors*", encoding=arithmetic, other=None, input=None)(binary)
+op("div", "tensors*", encoding=arithmetic, other=None, input=None, rounding_mode=None)(binary)
 for _kind in COMPARE:
-    op(_kind, "tensors*", encoding=truth, **NUMBERS)(binary)
+    op(_kind, "tensors*", encoding=truth, other=None, input=None)(binary)
 for _kind in LOGICAL:
     op(_kind, "tensors*", encoding=truth)(binary)
-for _kind in BITWISE:
-    op(_kind, "tensors*", encoding=arithmetic, **NUMBERS)(binary)
 op("logical_not", "input", encoding=truth)(same)
 op("bitwise_not", "input")(same)
 op("isnan", "input", encoding=truth)(same)

@@ -15,13 +15,11 @@ def matmul(site: Site) -> Sequence[Axes]:
     left, right = site.axes("input"), site.axes("other")
     if not left or not right:
         raise Fault("a matrix product needs operands with axes")
-    inner = right[-2] if len(right) > 1 else right[0]
-    site.unify(left[-1], inner, "{input} has {left} columns, {other} has {right} rows")
+    inner = right[-2:][0]
+    site.unify(left[-1:][0], inner, "{input} has {left} columns, {other} has {right} rows")
     left, right = site.axes("input"), site.axes("other")
     lead = broadcast(site, [left[:-2], right[:-2]]) if len(left) > 2 or len(right) > 2 else ()
-    rows = (site.solver.resolve(left[-2]),) if len(left) > 1 else ()
-    columns = (site.solver.resolve(right[-1]),) if len(right) > 1 else ()
-    return [(*lead, *rows, *columns)]
+    return [(*lead, *map(site.solver.resolve, (*left[-2:-1], *right[-1:][: len(right) - 1])))]
 
 
 @op("einsum", "tensors*", equation=REQUIRED)
@@ -67,25 +65,26 @@ def attention(site: Site) -> Sequence[Axes]:
     With `enable_gqa` several heads (axis -3) of the query share one of key and value. The scale is a number, and not
     derived from E: so the function stays when E changes.
     """
-    query, key, value = (site.axes(n) for n in ("query", "key", "value"))
-    if min(map(len, (query, key, value))) < 2:
+    axes = [site.axes(n) for n in ("query", "key", "value")]
+    if min(map(len, axes)) < 2:
         raise Fault("attention needs operands of at least two axes")
-    if len(query) > 2:
-        site.call(query[-3], "heads")
-    site.unify(query[-1], key[-1], "{query} has heads of {left}, {key} of {right}")
-    site.unify(key[-2], value[-2], "{key} has {left} rows, {value} has {right}")
-    site.call(query[-1], "head_size")
-    site.call(value[-1], "head_size")
+    (*q_lead, rows, size), (*k_lead, keys, key_size), (*v_lead, value_rows, value_size) = axes
+    for heads in q_lead[-1:]:
+        site.call(heads, "heads")
+    site.unify(size, key_size, "{query} has heads of {left}, {key} of {right}")
+    site.unify(keys, value_rows, "{key} has {left} rows, {value} has {right}")
+    site.call(size, "head_size")
+    site.call(value_size, "head_size")
     if site.attribute("enable_gqa"):
-        shared = site.size(query[-3]) // site.size(key[-3])
-        site.unify(key[-3], value[-3], "{key} has {left} heads, {value} has {right}")
-        each = product([key[-3], site.fresh(shared)])
-        site.unify(query[-3], each, "{query} has {left} heads, {key} has {right}")
-        lead = broadcast(site, [query[:-3], key[:-3], value[:-3]]) if len(query) > 3 else ()
-        lead = (*lead, site.solver.resolve(query[-3]))
+        (*q_lead, heads), (*k_lead, key_heads), (*v_lead, value_heads) = q_lead, k_lead, v_lead
+        shared = site.size(heads) // site.size(key_heads)
+        site.unify(key_heads, value_heads, "{key} has {left} heads, {value} has {right}")
+        each = product([key_heads, site.fresh(shared)])
+        site.unify(heads, each, "{query} has {left} heads, {key} has {right}")
+        lead = (*_lead(site, q_lead, k_lead, v_lead), heads)
     else:
-        lead = broadcast(site, [query[:-2], key[:-2], value[:-2]]) if len(query) > 2 else ()
-    scores = (*lead, query[-2], key[-2])
+        lead = _lead(site, q_lead, k_lead, v_lead)
+    scores = (*lead, rows, keys)
     if site.has("mask"):
         mask = site.axes("mask")
         if len(mask) > len(scores):
@@ -93,4 +92,9 @@ def attention(site: Site) -> Sequence[Axes]:
         for axis, wanted in zip(mask, scores[len(scores) - len(mask) :], strict=True):
             if axis != ONE:
                 site.unify(axis, wanted, "{mask} has {left} where the scores have {right}")
-    return [(*map(site.solver.resolve, lead), site.axes("query")[-2], site.axes("value")[-1])]
+    return [tuple(map(site.solver.resolve, (*lead, rows, value_size)))]
+
+
+def _lead(site: Site, *leads: Sequence[Axis]) -> Axes:
+    """The axes before the last ones, broadcast."""
+    return broadcast(site, [tuple(map(site.solver.resolve, a)) for a in leads]) if any(leads) else ()

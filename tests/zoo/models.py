@@ -1,4 +1,4 @@
-"""The zoo: networks nobody here wrote, made by configuration with random weights, at small inputs where they allow it."""
+"""The zoo: networks nobody here wrote, made by configuration with random weights, at small inputs where they can."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ZooModel:
 
     Args:
         name: `torchvision/resnet18`: where it comes from, and what it is called there.
-        shape: the shape of the image it is given, without the batch; or the length of a text, below 1000, or of a sound.
+        shape: the image it is given, without the batch; or the length of a text (below 1000), or of a sound.
         options: what its maker is given beside the name.
         config: for transformers, the entries of its configuration.
     """

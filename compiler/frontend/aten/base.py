@@ -117,7 +117,12 @@ class Call:
 
     def same_length(self, operand: str, axis: int) -> bool:
         """Whether an axis of an operand has a length that is known."""
-        return isinstance(self.tensor(operand).shape[axis], int)
+        return known(self.tensor(operand).shape[axis])
+
+
+def known(length: Any) -> bool:
+    """Whether a length is a number; one that depends on the input is a `SymInt`, which torch's annotations call int."""
+    return isinstance(length, int)
 
 
 Converter = Callable[[Call], "Operand | None"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import fx
 
-from .base import Call, Converted, Operand, convert, real
+from .base import Call, Converted, Operand, convert, known, real
 
 
 @convert("cat.default", "concat.default", "concatenate.default")
@@ -54,7 +54,7 @@ def select(call: Call) -> Operand | None:
     """One index of an axis."""
     dim, index = call.dim(call["dim"]), call["index"]
     length = call.tensor("self").shape[dim]
-    if isinstance(index, fx.Node) or not isinstance(length, int):
+    if isinstance(index, fx.Node) or not known(length):
         return None
     return Converted("select", (call.first,), {"dim": dim, "index": index + length if index < 0 else index})
 
@@ -65,10 +65,10 @@ def slice_(call: Call) -> Operand | None:
     dim = call.dim(call["dim"])
     length, found = call.tensor("self").shape[dim], call.value.shape[dim]
     whole = call["start"] in (None, 0) and call["step"] == 1
-    if length is found or (isinstance(length, int) and length == found) or (whole and str(length) == str(found)):
+    if length is found or (known(length) and length == found) or (whole and str(length) == str(found)):
         return call.first
     ends = (call["start"], call["end"])
-    if not isinstance(length, int) or any(isinstance(e, fx.Node) for e in ends):
+    if not known(length) or any(isinstance(e, fx.Node) for e in ends):
         return None
     start, end, step = slice(*ends, call["step"]).indices(length)
     if step == 1:
@@ -119,7 +119,7 @@ def slice_scatter(call: Call) -> Operand | None:
     length = call.tensor("self").shape[dim]
     if isinstance(call["start"], fx.Node) or isinstance(call["end"], fx.Node):
         return None
-    if not isinstance(length, int):
+    if not known(length):
         return call["src"] if call["start"] in (None, 0) and call["end"] in (None, 9223372036854775807) else None
     start, end, step = slice(call["start"], call["end"], call["step"]).indices(length)
     if (start, end, step) == (0, length, 1):
@@ -133,7 +133,7 @@ def select_scatter(call: Call) -> Operand | None:
     """One index of an axis replaced."""
     dim = call.dim(call["dim"])
     length = call.tensor("self").shape[dim]
-    if not isinstance(call["index"], int) or not isinstance(length, int):
+    if not isinstance(call["index"], int) or not known(length):
         return None
     return Converted("select_scatter", call.nodes("self", "src"), {"dim": dim, "index": call["index"] % length})
 

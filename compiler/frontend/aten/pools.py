@@ -69,8 +69,8 @@ def interpolate(call: Call) -> Converted | None:
         return None
     scales = call.arguments.get("scale_factors")
     if scales is None:
-        found = [call.arguments.get(n) for n in ("scales_d", "scales_h", "scales_w", "scales") if n in call.arguments]
-        scales = found if found and all(f is not None for f in found) else None
+        found = [call.arguments[n] for n in ("scales_d", "scales_h", "scales_w", "scales") if n in call.arguments]
+        scales = found if found and None not in found else None
     attributes: dict[str, Attribute] = {
         "size": size,
         "mode": mode,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from .base import Call, Converted, Operand, convert
+from .base import Call, Converted, Operand, convert, known
 
 
 @convert("matmul.default", "mm.default", "bmm.default", "mv.default", "dot.default")
@@ -60,7 +60,7 @@ def written_out(equation: str, ranks: list[int]) -> str | None:
 def attention(call: Call) -> Operand | None:
     """Attention; the scale becomes a number, so that it stays when heads change their size."""
     size = call.tensor("query").shape[-1]
-    if not isinstance(size, int):
+    if not known(size):
         return None
     scale = 1 / math.sqrt(size) if call.arguments.get("scale") is None else float(call["scale"])
     attributes = {
