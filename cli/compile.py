@@ -40,6 +40,9 @@ def compile(
     ] = None,
     widths: Annotated[bool | None, typer.Option("--widths/--no-widths", help="Offer widths to the search.")] = None,
     train_epochs: Annotated[int | None, typer.Option(help="Epochs of training per candidate.  [default: 0]")] = None,
+    generations: Annotated[
+        int | None, typer.Option(help="Rounds of trained candidates after the trials.  [default: 0]")
+    ] = None,
     tolerance: Annotated[str | None, typer.Option(help="Quality the winner may lose: 1pt, 2%.  [default: 1pt]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.  [default: 0]")] = None,
     target: Annotated[str | None, typer.Option(help="Runtime and device.  [default: auto]")] = None,
@@ -73,6 +76,7 @@ def compile(
         "search.storage": storage,
         "search.time_limit_s": time_limit,
         "training.epochs": train_epochs,
+        "training.generations": generations,
         "seed": seed,
         "target": target,
         "measure.batch": batch,

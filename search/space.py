@@ -210,6 +210,7 @@ def build_space(
     rules: Sequence[Rule] = (),
     *,
     widths: bool = False,
+    low: bool = False,
     before: str = "cleanup",
     between: str = "fold-batch-norm | merge-linear",
     after: str = "calibrate | legalize",
@@ -220,6 +221,7 @@ def build_space(
         graph: the source network after `before` and `between`, whose layers and widths the rules name.
         rules: none for the default; layers that no rule names stay as they are.
         widths: whether the default space offers widths.
+        low: whether it offers formats that only trained candidates do anything in.
         before: passes before widths change.
         between: passes between widths and formats.
         after: passes behind formats.
@@ -228,7 +230,7 @@ def build_space(
         UsageError: a rule names no layer, an unknown format or size, or nothing is left to choose.
     """
     knobs: dict[tuple[str, Part], Knob] = {}
-    for rule in rules or default_rules(widths=widths):
+    for rule in rules or default_rules(widths=widths, low=low):
         for knob in _offered(graph, rule):
             for target in knob.targets:
                 knobs[target, knob.part] = knob
