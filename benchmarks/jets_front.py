@@ -6,8 +6,8 @@
 For each seed a source network is trained, and searched with `SETTINGS` (bits of every layer's weights and inputs, and
 widths). Of the finalists that are at most so dear (`BARS`), the one with the least loss on validation samples is taken
 (no test sample takes part in choosing), written as ONNX, and run with ONNX Runtime on the test rows. Printed are the
-front on validation samples, the drop of each seed with its paired 95 % interval, the mean over seeds with the interval of
-their spread (Student's t), and the time of each search (wall, and processor time of the process).
+front on validation samples, the drop of each seed with its paired 95 % interval, the mean over seeds with the interval
+of their spread (Student's t), and the time of each search (wall, and processor time of the process).
 
 An existing output folder is not searched again, so figures can be printed anew.
 """
@@ -74,9 +74,8 @@ def main() -> None:
     for bar, found in drops.items():
         points = numpy.array([f.points for f in found])
         half = T95[len(found) - 1] * points.std(ddof=1) / math.sqrt(len(found)) if len(found) > 1 else math.nan
-        print(
-            f"  1/{bar:<4} | {len(found):5} | {points.mean():+.2f} ± {half:.2f} points | 1/{numpy.mean([f.fewer for f in found]):.0f}"
-        )
+        fewer = numpy.mean([f.fewer for f in found])
+        print(f"  1/{bar:<4} | {len(found):5} | {points.mean():+.2f} ± {half:.2f} points | 1/{fewer:.0f}")
 
 
 def searched(seed: int, folder: Path, settings: dict[str, Any]) -> list[Record]:
@@ -96,7 +95,7 @@ def searched(seed: int, folder: Path, settings: dict[str, Any]) -> list[Record]:
 
 
 def judged(seed: int, folder: Path, records: list[Record]) -> dict[int, Found]:
-    """The best finalist for each bar, on the test rows with ONNX Runtime; all finalists printed as validation has them."""
+    """The best finalist for each bar, on the test rows with ONNX Runtime; prints all as validation has them."""
     task = load_task(MODEL)
     task = trained_checkpoint(task.with_seed(seed) if seed else task).task
     source = nasc.lower(task.model, task.example_inputs.inputs)
@@ -107,10 +106,9 @@ def judged(seed: int, folder: Path, records: list[Record]) -> dict[int, Found]:
     chosen: dict[int, Found] = {}
     for record in records:
         drop, loss = record.figures["accuracy"], record.figures["loss"]
-        print(
-            f"  1/{floating / record.figures['bit_operations'].value:<4.0f} validation {100 * (drop.difference or 0):+.2f}"
-            f" ± {196 * (drop.error or 0):.2f} points, loss {loss.difference:+.4f}   {record.label}: {record.pipeline}"
-        )
+        fewer = floating / record.figures["bit_operations"].value
+        points = f"{100 * (drop.difference or 0):+.2f} ± {196 * (drop.error or 0):.2f} points"
+        print(f"  1/{fewer:<4.0f} validation {points}, loss {loss.difference:+.4f}   {record.label}: {record.pipeline}")
     for bar in BARS:
         cheap = [r for r in records if r.figures["bit_operations"].value <= floating / bar]
         best = min(cheap, key=lambda r: r.figures["loss"].value)
