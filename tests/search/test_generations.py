@@ -11,6 +11,7 @@ import nasc
 import pytest
 import torch
 from nasc.ir.errors import UsageError
+from nasc.search import generations
 from nasc.search.records import BRED, TRAINED, label
 from nasc.search.result import Result
 from nasc.search.run import search
@@ -20,7 +21,13 @@ from torch import nn
 
 torch.set_num_threads(1)
 
-FEW: dict[str, Any] = {"training.generations": 4, "training.cohort": 8, "search.trials": 20}
+FEW: dict[str, Any] = {"training.generations": 2, "training.cohort": 8, "search.trials": 8}
+
+
+@pytest.fixture(autouse=True)
+def few_variations(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is priced by building it: enough for a small space, and quick."""
+    monkeypatch.setattr(generations, "VARIATIONS", 50)
 
 
 def run(output: Path, builder: SmallBuilder | None = None, **flags: object) -> Result:
@@ -53,18 +60,17 @@ def test_a_surrogate_of_one_candidate_is_that_candidate() -> None:
 
 def test_trained_candidates_come_further_than_trials(tmp_path: Path) -> None:
     builder = SmallBuilder(trains=True)
-    found = run(tmp_path / "out", builder)
+    found = run(tmp_path / "out", builder, training__cohort=16, training__generations=3)
     before = run(tmp_path / "before", training__generations=0, training__finalist_epochs=0)
     cost = "bit_operations"
     assert found.best.figures[cost].value < 0.95 * before.best.figures[cost].value
     assert found.best.number is not None and found.best.number >= BRED + TRAINED
     assert found.trial(found.best.number).label.startswith("g")
-    generations = {r.origin for r in found.trials if r.bred and r.number < BRED + TRAINED}
-    assert generations == {f"generation {i}" for i in range(5)}
+    origins = {r.origin for r in found.trials if r.bred and r.number < BRED + TRAINED}
+    assert origins == {f"generation {i}" for i in range(4)}
     widths = {r.assignment["fc1.width"] for r in found.trials if r.bred}
     assert len(widths) > 1, "generations offer widths"
-    assert all(epochs == 5 for _, epochs in builder.cohorts[:-1])
-    assert builder.cohorts[1:] == [(8, 5)] * 4 + [(4, 3)], "four generations, and the finalists"
+    assert builder.cohorts[1:] == [(16, 5)] * 3 + [(8, 3)], "three generations behind the founders, and the finalists"
 
 
 def test_a_search_that_is_continued_trains_nothing_again(tmp_path: Path) -> None:
