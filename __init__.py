@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import compile, export, load_network, load_task, lower, measure, space, verify
+    from .api import compile, export, load_network, load_task, lower, measure, profile, space, verify
     from .compiler.frontend.model_values import make_task
     from .compiler.frontend.task import Task
     from .compiler.network import Network
@@ -35,6 +35,7 @@ _HOME = {
     "load_task": ".api",
     "lower": ".api",
     "measure": ".api",
+    "profile": ".api",
     "space": ".api",
     "verify": ".api",
     "EnergyMeter": ".targets.energy",
@@ -71,6 +72,7 @@ __all__ = [
     "make_task",
     "measure",
     "parse_pipeline",
+    "profile",
     "space",
     "verify",
 ]

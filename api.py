@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import nn
+    from torch.export import ExportedProgram
 
     from .compiler.frontend.task import Task
     from .compiler.network import Network
@@ -24,33 +26,83 @@ if TYPE_CHECKING:
     from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
+    from .targets.profile import NetworkProfile
 
 
-def lower(model: nn.Module, example_inputs: Any, *, name: str | None = None) -> Network:
+def lower(
+    model: nn.Module | ExportedProgram | str | Path, example_inputs: Any = None, *, name: str | None = None
+) -> Network:
     """Lower a PyTorch module to a network: a typed graph with symbolic widths, and its weights.
 
     Args:
-        model: the module; its evaluation mode is lowered, its own mode is left as it is.
-        example_inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs; axis 0 is the batch.
+        model: the module (its evaluation mode is lowered, its own mode is left as it is), a program of
+            `torch.export.export`, or whatever `load_network` takes.
+        example_inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs; axis 0 is the batch. An
+            exported program has its own.
         name: the graph's name, by default made of the class's.
 
     Raises:
+        UsageError: there are no example inputs, or they are not tensors.
         NascError: torch.export refuses the model, or the lowered graph does not compute what the module does.
     """
+    from torch.export import ExportedProgram
+
+    from .compiler.frontend.exported import examples_of, lower_exported
     from .compiler.frontend.lower import lower_module
 
+    if isinstance(model, str | Path):
+        if example_inputs is not None or name is not None:
+            raise UsageError("lower: a file has its own inputs and name", mend="Write load_network(path, input=…).")
+        return load_network(model)
     if isinstance(example_inputs, Mapping):
-        return lower_module(model, (), dict(example_inputs), name=name)
-    args = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,)
-    return lower_module(model, args, name=name)
+        args, kwargs = (), dict(example_inputs)
+    else:
+        args, kwargs = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,), {}
+    if isinstance(model, ExportedProgram):
+        if example_inputs is None:
+            args, kwargs = examples_of(model, "python")
+        return lower_exported(model, args, kwargs, name=name or "exported")
+    expect_module(model)
+    if example_inputs is None:
+        raise UsageError(
+            f"lower: {type(model).__name__} needs example inputs",
+            mend="Write nasc.lower(model, torch.randn(1, 3, 64, 64)).",
+        )
+    return lower_module(model, args, kwargs, name=name)
 
 
-def load_network(source: str | Path, *, input: str | None = None) -> Network:
-    """A network from a `.nasc` file, or lowered from a model file or `package.module:attribute`.
+def expect_module(model: object) -> None:
+    """Refuse what is no module, with what to give instead.
+
+    Raises:
+        UsageError: it is none.
+    """
+    from torch import nn
+
+    if isinstance(model, nn.Module):
+        return
+    made = isinstance(model, type) and issubclass(model, nn.Module)
+    found = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
+    raise UsageError(
+        f"expected an nn.Module or an exported program, found {found}",
+        mend=f"Make one: {model.__name__}()." if made and isinstance(model, type) else None,
+    )
+
+
+def load_network(
+    source: str | Path,
+    *,
+    input: str | Sequence[str] | None = None,
+    weights: str | Path | None = None,
+    arguments: Mapping[str, Any] | Sequence[str] | None = None,
+) -> Network:
+    """A network of any form that `load_task` takes; a `.nasc` file may be quantized.
 
     Args:
         source: what to load.
-        input: the shape of the example input, `1x3x224x224`, for `package.module:attribute`.
+        input: shape and type of the example inputs as text: `1x3x224x224`, `2x24:i64`; several with commas.
+        weights: a checkpoint for the model.
+        arguments: keyword arguments of what makes the model.
 
     Raises:
         UsageError: there is no such file, or it is no model.
@@ -58,14 +110,12 @@ def load_network(source: str | Path, *, input: str | None = None) -> Network:
     """
     from .compiler.network import Network
 
-    if str(source).endswith(".nasc"):
-        return Network.load(source)
-    task = load_task(source, input=input)
-    example = task.example_inputs
-    with task.importing():
-        from .compiler.frontend.lower import lower_module
+    path = Path(source)
+    if path.suffix == ".nasc" and input is None and weights is None and not arguments:
+        return Network.load(path)
+    from .compiler.frontend.lower import lower_task
 
-        return lower_module(task.model, example.args, example.kwargs, name=task.name)
+    return lower_task(load_task(source, input=input, weights=weights, arguments=arguments))
 
 
 @dataclass(frozen=True)
@@ -229,6 +279,10 @@ def measure(
     batch: int = 1,
     threads: int = 1,
     budget_s: float = 10.0,
+    meter: str = "auto",
+    isolate: bool = True,
+    limit_s: float | None = None,
+    memory_limit_bytes: int | None = None,
 ) -> Measurement:
     """Measure what a model really costs on this device.
 
@@ -239,16 +293,33 @@ def measure(
         target: runtime and device; `auto` takes the best here.
         batch: length of the batch axis.
         threads: threads of the runtime.
-        budget_s: seconds to spend on latency at most.
+        budget_s: seconds to spend on each metric at most.
+        meter: of energy: `auto` (that of the device), `nvml`, `nvml:UUID`, `rapl`.
+        isolate: measure in a process of its own, which may crash or hang without harming this one.
+        limit_s: when to give that process up; None: two minutes beyond the budgets.
+        memory_limit_bytes: what it may have; None: four fifths of the free memory.
 
     Raises:
-        UsageError: a missing file, an unknown metric or target, or energy where there is no meter.
+        UsageError: a missing file, an unknown metric, meter or target.
+        MeterUnavailableError: energy where there is no meter; said before anything runs.
         TargetError: the runtime refuses a model.
+        WorkerError: the process of its own crashed, hung, or ran out of memory.
     """
     from .targets import target_named
-    from .targets.measure import measure_model
+    from .targets.measure import Conditions, energy_meter, measure_model, names
 
     chosen = target_named(target)
+    conditions = Conditions(
+        names(metrics),
+        batch=batch,
+        threads=threads,
+        budget_s=budget_s,
+        meter=meter,
+        limit_s=limit_s,
+        memory_limit_bytes=memory_limit_bytes,
+    )
+    if "energy" in conditions.metrics:
+        energy_meter(chosen, meter)
 
     def ready(source: str | Path | Network) -> Artifact | Path:
         if isinstance(source, str | Path):
@@ -261,27 +332,86 @@ def measure(
         chosen,
         ready(model),
         baseline=None if baseline is None else ready(baseline),
-        metrics=metrics,
-        batch=batch,
-        threads=threads,
-        budget_s=budget_s,
+        conditions=conditions,
+        isolate=isolate,
     )
 
 
-def load_task(source: str | Path, *, input: str | None = None) -> Task:
-    """Load a model file, or `package.module:attribute`. The file is Python code and runs as code.
+def profile(
+    model: str | Path | Network,
+    *,
+    target: str = "auto",
+    batch: int = 1,
+    threads: int = 1,
+    budget_s: float = 4.0,
+    bounds: bool = True,
+) -> NetworkProfile:
+    """Time every kernel of a model on this device, with the ops it computes and the least time it could take.
 
     Args:
-        source: the path, or where to import from.
-        input: the shape of the example input, `1x3x224x224`, for `package.module:attribute`.
+        model: an ONNX file (nasc's or any other), or a network, which is emitted first.
+        target: runtime and device; `auto` takes the best here.
+        batch: length of the batch axis.
+        threads: threads of the runtime.
+        budget_s: seconds to spend on calls.
+        bounds: say how far each kernel is from what the device can do; calibrates the device the first time.
+
+    Raises:
+        UsageError: a missing file, or an unknown target.
+        TargetError: the runtime refuses the model.
+    """
+    from .targets import target_named
+    from .targets.device_profile import device_profile
+    from .targets.profile import profile_model
+
+    chosen = target_named(target)
+    if isinstance(model, str | Path):
+        if not Path(model).exists():
+            raise UsageError(f"{model}: error: there is no such file")
+        ready = Path(model)
+    else:
+        ready = chosen.emit(model.graph, model.weights)
+    device = device_profile(chosen, threads) if bounds else None
+    return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
+
+
+def load_task(
+    source: str | Path,
+    *,
+    input: str | Sequence[str] | None = None,
+    weights: str | Path | None = None,
+    arguments: Mapping[str, Any] | Sequence[str] | None = None,
+) -> Task:
+    """Load a model file, or another form of a model. A model file is Python code and runs as code.
+
+    Args:
+        source: a model file, `package.module:attribute`, `timm:NAME`, `model.pt2` of `torch.export.save`, or
+            `model.nasc`.
+        input: shape and type of random example inputs as text, in place of the source's own: `1x3x224x224`,
+            `2x24:i64:0..999`; several with commas, by keyword as `tokens=2x24:i64`.
+        weights: a checkpoint whose tensors take the place of the model's.
+        arguments: keyword arguments of the function or class that makes the model, by name or as `NAME=VALUE`.
 
     Raises:
         UsageError: there is no such file, or it does not define what it must.
         NascError: the file raised an error.
     """
+    from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, input_shape=input)
+    return load(source, given=Given.of(input, weights, arguments))
+
+
+def load_task_again(source: str, words: Sequence[str]) -> Task:
+    """The task that a manifest names: its source and what the command line said beside it.
+
+    Raises:
+        NascError: see `load_task`.
+    """
+    from .compiler.frontend.given import Given
+    from .compiler.frontend.model_file import load_task as load
+
+    return load(source, given=Given.of_words(words))
 
 
 def compile(
@@ -307,7 +437,7 @@ def compile(
     Calling it again with the same arguments continues a search that was stopped.
 
     Args:
-        model: a model file, `package.module:attribute`, a task, or a module (then with `example_inputs`).
+        model: what `load_task` takes, a task, or a module (then with `example_inputs`).
         example_inputs: inputs of the module: a tensor, a tuple, or a dict of keyword inputs.
         output: folder for the result and the study.
         search: strategy, by default `tpe`; see `docs/search.md`.
@@ -345,7 +475,9 @@ def compile(
         from .compiler.frontend.model_values import make_task
         from .compiler.frontend.task import Task
 
-        model = model if isinstance(model, Task) else make_task(model, example_inputs, **data)
+        if not isinstance(model, Task):
+            expect_module(model)
+            model = make_task(model, example_inputs, **data)
     return search_task(model, chosen, Path(output), observer=observer)
 
 
@@ -354,17 +486,15 @@ def search_task(
     settings: Settings,
     output: Path,
     *,
-    input: str | None = None,
     observer: Observer | None = None,
     progress: Callable[[Epoch], None] | None = None,
 ) -> Result:
     """What `compile` does, from settings.
 
     Args:
-        model: a model file, `package.module:attribute`, or a task.
+        model: what `load_task` takes, or a task.
         settings: what to search, and how.
         output: folder for the result and the study.
-        input: the shape of the example input, for `package.module:attribute`.
         observer: is told what happens.
         progress: is told the epochs of the source network's training, where it has to be trained.
 
@@ -372,28 +502,36 @@ def search_task(
         UsageError: what was asked for makes no sense; nothing was computed.
         NascError: the model cannot be lowered, or the search cannot go on.
     """
-    from .compiler.frontend.lower import lower_module
+    from .compiler.frontend.lower import lower_task
     from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
-    from .search.judge import TaskJudge
+    from .search.judge import TaskJudge, keep_measurements
     from .search.protocols import Problem
     from .search.run import search
     from .targets import target_named
+    from .targets.measure import Conditions
 
     target = target_named(settings.target)
-    task = load_task(model, input=input) if isinstance(model, str | Path) else model
+    task = load_task(model) if isinstance(model, str | Path) else model
     if task.untrained:
         seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
         task = trained_checkpoint(seeded, progress=progress).task
-    example = task.example_inputs
-    with task.importing():
-        network = lower_module(task.model, example.args, example.kwargs, name=task.name)
-    measure = settings.measure
-    judge = TaskJudge(task, network, target, measure.batch, measure.threads, measure.budget_s)
+    network = lower_task(task)
+    chosen = settings.measure
+    conditions = Conditions(
+        batch=chosen.batch,
+        threads=chosen.threads,
+        budget_s=chosen.budget_s,
+        meter=chosen.meter,
+        limit_s=chosen.limit_s,
+        memory_limit_bytes=chosen.memory_limit_bytes,
+    )
+    judge = TaskJudge(task, network, target, conditions, chosen.isolate, keep_measurements(output))
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
-    problem = Problem(task.name, task.source, builder, judge, target.name, versions=versions())
-    return search(problem, settings, output, observer)
+    problem = Problem(task.name, task.source, builder, judge, target.name, task.words, versions=versions())
+    with closing(judge):
+        return search(problem, settings, output, observer)
 
 
 def versions() -> dict[str, str]:
@@ -421,4 +559,4 @@ def verify(folder: str | Path) -> tuple[Check, ...]:
     """
     from .search.verify import verify as run_again
 
-    return run_again(Path(folder), load_task)
+    return run_again(Path(folder), load_task_again)

@@ -70,6 +70,16 @@ def main() -> None:
     app()
 
 
-from . import compile, inspect, measure, rewrite, verify  # noqa: E402  (commands register themselves on `app`)
+from . import (  # noqa: E402  (commands register themselves on `app`)
+    compile,
+    cost,
+    doctor,
+    inspect,
+    measure,
+    profile,
+    rewrite,
+    targets,
+    verify,
+)
 
-COMMANDS = (compile, inspect, measure, rewrite, verify)
+COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, targets, verify)

@@ -9,18 +9,15 @@ import typer
 
 from .app import app
 from .console import note, print_json, print_table
+from .measure import estimating
+from .model import Arguments, ExampleInput, Model, WeightsFile
 
 Repeated = list[str] | None
 
 
 @app.command()
 def compile(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL", help="A model file (model.py; it is code and runs as code), or package.module:attribute."
-        ),
-    ],
+    model: Model,
     search: Annotated[
         str | None,
         typer.Option(help="Strategy: tpe, random, brute-force, grid, qmc, nsga2, nsga3, gp, cma-es.  [default: tpe]"),
@@ -49,10 +46,18 @@ def compile(
     batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  [default: 1]")] = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  [default: a journal in the folder]")] = None,
-    time_limit: Annotated[float | None, typer.Option(help="Seconds after which no candidate is started.")] = None,
-    input: Annotated[
-        str | None, typer.Option(metavar="1x3x224x224", help="Input shape, for package.module:attribute.")
+    forecast: Annotated[
+        bool | None,
+        typer.Option("--forecast/--no-forecast", help="Forecast latency; do not measure what is surely beaten."),
     ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(metavar="estimate", help="Count energy at the literature's prices, marked estimated."),
+    ] = None,
+    time_limit: Annotated[float | None, typer.Option(help="Seconds after which no candidate is started.")] = None,
+    input: ExampleInput = None,
+    weights: WeightsFile = None,
+    arg: Arguments = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; flags override it.")] = None,
     save_config: Annotated[Path | None, typer.Option(help="Write the effective settings to a file.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
@@ -74,6 +79,7 @@ def compile(
         "search.widths": widths,
         "search.tolerance": tolerance,
         "search.storage": storage,
+        "search.forecast": forecast,
         "search.time_limit_s": time_limit,
         "training.epochs": train_epochs,
         "training.generations": generations,
@@ -81,6 +87,7 @@ def compile(
         "target": target,
         "measure.batch": batch,
         "measure.threads": threads,
+        "measure.meter": None if energy is None else estimating(energy),
     }
     settings = configuration(flags, path=config)
     show_settings(settings)
@@ -88,8 +95,9 @@ def compile(
         write_text(save_config, settings.text)
     from .progress import Watch
 
+    task = api.load_task(model, input=input, weights=weights, arguments=arg)
     with Watch() as watch:
-        result = api.search_task(model, settings.settings, output, input=input, observer=watch, progress=watch.epoch)
+        result = api.search_task(task, settings.settings, output, observer=watch, progress=watch.epoch)
     if as_json:
         print_json(result.as_dict())
         return

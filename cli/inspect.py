@@ -9,23 +9,15 @@ import typer
 
 from .app import app
 from .console import note, print_json, print_table, print_text
-
-Model = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL", help="A model file (model.py), a lowered network (m.nasc), or package.module:attribute."
-    ),
-]
-InputShape = Annotated[
-    str | None,
-    typer.Option("--input", metavar="1x3x224x224", help="Shape of the example input, for package.module:attribute."),
-]
+from .model import Arguments, ExampleInput, Model, WeightsFile
 
 
 @app.command()
 def lower(
     model: Model,
-    input: InputShape = None,
+    input: ExampleInput = None,
+    weights: WeightsFile = None,
+    arg: Arguments = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write FILE.nasc and FILE.safetensors instead of printing.")
     ] = None,
@@ -33,7 +25,7 @@ def lower(
     """Lower a PyTorch model to the IR and print it."""
     from .. import api
 
-    network = api.load_network(model, input=input)
+    network = api.load_network(model, input=input, weights=weights, arguments=arg)
     if output is None:
         print_text(str(network.graph))
     else:
@@ -62,13 +54,15 @@ def diff(
 @app.command()
 def space(
     model: Model,
-    input: InputShape = None,
+    input: ExampleInput = None,
+    weights: WeightsFile = None,
+    arg: Arguments = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List the free widths of a network, what is frozen and why, and the size of the search space."""
     from .. import api
 
-    network = api.load_network(model, input=input)
+    network = api.load_network(model, input=input, weights=weights, arguments=arg)
     found = api.space(network)
     if as_json:
         print_json(found)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from ..ir.errors import UsageError
 from .app import app
 from .console import note, print_json, print_table
 
@@ -18,7 +19,7 @@ def measure(
         Path | None, typer.Option(help="Another ONNX file to compare with, run in turns with it.")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="latency or energy; may be repeated.  [default: latency]")
+        list[str] | None, typer.Option(help="latency, energy, or both with a comma.  [default: latency]")
     ] = None,
     batch: Annotated[int, typer.Option(help="Length of the batch axis.")] = 1,
     target: Annotated[
@@ -26,19 +27,42 @@ def measure(
     ] = "auto",
     threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
     budget: Annotated[float, typer.Option(help="Seconds to spend at most per metric.")] = 10.0,
+    meter: Annotated[
+        str, typer.Option(help="Meter of energy: nvml, nvml:UUID, rapl; auto takes that of the device.")
+    ] = "auto",
+    energy: Annotated[
+        str | None,
+        typer.Option(metavar="estimate", help="Also count energy at the literature's prices, marked estimated."),
+    ] = None,
+    isolate: Annotated[
+        bool, typer.Option(help="Measure in a process of its own, which may crash or hang without harm.")
+    ] = True,
+    limit: Annotated[
+        float | None, typer.Option(help="Seconds after which to give up.  [default: two minutes beyond the budgets]")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB of memory that measuring may take.  [default: four fifths of the free]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Measure latency, and energy where there is a meter, with intervals; compare with a baseline in the same run."""
     from .. import api
 
+    metric = metric or ["latency"]
+    if energy is not None:
+        metric, meter = [*metric, "energy"], estimating(energy, meter)
     found = api.measure(
         model,
         baseline=baseline,
-        metrics=metric or ["latency"],
+        metrics=metric,
         batch=batch,
         target=target,
         threads=threads,
         budget_s=budget,
+        meter=meter,
+        isolate=isolate,
+        limit_s=limit,
+        memory_limit_bytes=None if memory is None else int(memory * 2**30),
     )
     if as_json:
         print_json(found.as_dict())
@@ -48,3 +72,16 @@ def measure(
     )
     for remark in found.remarks():
         note(remark)
+
+
+def estimating(energy: str, meter: str = "auto") -> str:
+    """The meter that `--energy estimate` means.
+
+    Raises:
+        UsageError: the option says something else, or a meter is named beside it.
+    """
+    if energy != "estimate":
+        raise UsageError(f"--energy takes `estimate`; found {energy!r}", mend="To measure, write --metric energy.")
+    if meter not in ("auto", "estimate"):
+        raise UsageError(f"--energy estimate counts, and --meter {meter} measures", mend="Leave one of them out.")
+    return "estimate"

@@ -9,7 +9,7 @@ import typer
 
 from .app import app
 from .console import note, print_table, print_text
-from .inspect import InputShape, Model
+from .model import Arguments, ExampleInput, Model, WeightsFile
 
 
 @app.command()
@@ -24,7 +24,9 @@ def opt(
     data: Annotated[
         str | None, typer.Option("--data", metavar="MODEL", help="Model file whose data passes may use.")
     ] = None,
-    input: InputShape = None,
+    input: ExampleInput = None,
+    weights: WeightsFile = None,
+    arg: Arguments = None,
     seed: Annotated[int, typer.Option(help="Seed for passes that draw at random.")] = 0,
     dump_ir_after_all: Annotated[
         Path | None,
@@ -35,7 +37,7 @@ def opt(
     """Rewrite a network by a pipeline of passes, verify it after each, and print it."""
     from .. import api
 
-    network = api.load_network(model, input=input)
+    network = api.load_network(model, input=input, weights=weights, arguments=arg)
     trace = api.rewrite(
         network, passes, data=data or (model if model.endswith(".py") else None), seed=seed, dump=dump_ir_after_all
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -24,7 +25,8 @@ PREFIXES = ("model.", "module.", "_orig_mod.", "net.", "network.")
 def read_checkpoint(path: Path) -> dict[str, Tensor]:
     """The named tensors of a `.safetensors` file or of one written by `torch.save`.
 
-    Files of `torch.save` are read with `weights_only=True`, so that reading never runs code.
+    Files of `torch.save` are read with `weights_only=True`, so that reading never runs code. Trainers such as Lightning
+    put objects of their own beside the weights (hyperparameters, callbacks): these are read as inert placeholders.
 
     Raises:
         UsageError: there is no such file.
@@ -40,10 +42,11 @@ def read_checkpoint(path: Path) -> dict[str, Tensor]:
     try:
         held = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise NascError(
-            f"{path}: holds more than tensors, and loading it would run the code in it",
-            mend="Save the weights alone: torch.save(model.state_dict(), path).",
-        ) from error
+        if (held := _beside_objects(path)) is None:
+            raise NascError(
+                f"{path}: holds more than tensors, and loading it would run the code in it",
+                mend="Save the weights alone: torch.save(model.state_dict(), path).",
+            ) from error
     except (RuntimeError, EOFError, KeyError, ValueError) as error:
         raise NascError(f"{path}: not a checkpoint that torch.load can read: {error}") from error
     return _named_tensors(held, path)
@@ -74,6 +77,29 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise NascError(f"{folder}: cannot be made: {error.strerror}") from error
+
+
+class _Inert:
+    """Stands in for the classes of a checkpoint's objects: what is made of it is an empty mapping.
+
+    It is a mapping since torch's reader puts items and attributes into nothing else.
+    """
+
+    def __new__(cls, *_args: object, **_kwargs: object) -> OrderedDict[Any, Any]:  # pyright: ignore[reportInconsistentConstructor]
+        return OrderedDict()
+
+
+def _beside_objects(path: Path) -> Mapping[str, Any] | None:
+    """A trainer's file with its own objects made inert; None where named tensors do not lie beside them."""
+    try:
+        unknown = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        inert: list[Any] = [(type("Inert", (_Inert,), {}), name) for name in unknown]
+        with torch.serialization.safe_globals(inert):
+            held = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, TypeError, AttributeError, IndexError):
+        return None
+    named = isinstance(held, Mapping) and any(isinstance(held.get(layout), Mapping) for layout in LAYOUTS)
+    return cast("Mapping[str, Any]", held) if named else None
 
 
 def _named_tensors(held: Any, path: Path) -> dict[str, Tensor]:

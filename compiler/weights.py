@@ -79,6 +79,24 @@ class Computed(Recipe):
             return self._function(*(i.tensor for i in self.inputs))
 
 
+class Mended(Recipe):
+    """Numbers that make up for rounding, with those of the real-numbered network still within reach.
+
+    Args:
+        original: what the real-numbered network has in this place.
+        mended: what makes up for it.
+    """
+
+    def __init__(self, original: Recipe, mended: Tensor) -> None:
+        self.original = original
+        self.tensor = mended.detach()
+
+    @cached_property
+    def key(self) -> str:
+        """The digest of both."""
+        return hashlib.sha256(f"mended {self.original.key} {tensor_digest(self.tensor)}".encode()).hexdigest()
+
+
 class Rounded(Recipe):
     """Real numbers as integer codes, `clamp(round(x / step) + zero, low, high)`; the real numbers stay within reach.
 
@@ -108,7 +126,7 @@ class Rounded(Recipe):
         wide = real.dtype == torch.float64 or self.format.bits > 24
         real = real.to(torch.float64 if wide else torch.float32)
         steps = along(self.steps, self.axis, real.dim()).to(real.device)
-        codes = torch.round(real / steps).clamp(self.format.low, self.format.high)
+        codes = (real / steps).round_().clamp_(self.format.low, self.format.high)
         return codes.to(container(self.format))
 
     @property
@@ -169,6 +187,13 @@ class Store:
         """The recipe of the real numbers before any rounding."""
         recipe = self.recipes[name]
         return recipe.source if isinstance(recipe, Rounded) else recipe
+
+    def original(self, name: str) -> Recipe:
+        """The recipe in the real-numbered network: before any rounding, and before what makes up for it."""
+        recipe = self.unrounded(name)
+        while isinstance(recipe, Mended):
+            recipe = recipe.original
+        return recipe
 
     def array(self, name: str) -> Any:
         """See `nasc.ir.Weights.array`."""

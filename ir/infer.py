@@ -104,11 +104,11 @@ def ordered_graph(graph: Graph) -> Graph:
 
 
 def _follows_order(graph: Graph) -> bool:
-    known = graph.types
+    known, solver = graph.types, Solver(graph.sizes)
     for op in graph.ops:
         if op.kind not in STORED and op.kind in SPECS:
             try:
-                types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(graph.sizes), infer=False)
+                types, _ = apply_rule(op, [known[n] for n in op.inputs], solver, infer=False)
             except Fault:
                 return False
             if any(t.axes != known[n].axes for n, t in zip(op.results, types, strict=True)):

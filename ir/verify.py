@@ -49,12 +49,13 @@ def verify(graph: Graph, after: str | None = None) -> None:
         return
     faults = _header_faults(graph)
     known: dict[str, Type] = {}
+    solver = Solver(graph.sizes, ordered=False)
     for entry in graph.inputs:
         if entry.name in known:
             faults.append(f"graph @{graph.name}: error: %{entry.name} is defined twice")
         known[entry.name] = entry.type
     for op in graph.ops:
-        faults += _op_faults(op, known, graph.sizes, typed=False)
+        faults += _op_faults(op, known, graph.sizes, solver)
         known.update(zip(op.results, op.types, strict=True))
     faults += [
         f"graph @{graph.name}: error: it returns %{n}, which nothing defines" for n in graph.outputs if n not in known
@@ -76,6 +77,7 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
     known: dict[str, Type] = {i.name: i.type for i in graph.inputs}
     ops: list[Op] = []
     faults: list[str] = []
+    solver = Solver(graph.sizes, ordered=False)
     same = before is not None and before.widths == graph.widths
     old, old_types = (before.producers, before.types) if before is not None and same else ({}, {})
     for op in graph.ops:
@@ -87,13 +89,12 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
                     break
         if not held and op.kind in SPECS and op.kind not in STORED:
             try:
-                solver = Solver(graph.sizes, ordered=False)
                 types, op = apply_rule(op, [known[n] for n in op.inputs], solver, infer=False)
                 op = op if types == op.types else replace(op, types=types)
             except Fault as fault:
                 faults.append(report(op, fault))
         if not held:
-            faults += _op_faults(op, known, graph.sizes, typed=True)
+            faults += _op_faults(op, known, graph.sizes)
         ops.append(op)
         if len(op.results) == 1:
             known[op.results[0]] = op.types[0]
@@ -156,24 +157,25 @@ def _widths_asked(value: Attribute) -> Iterator[str]:
         yield from widths_in(cast(Axis, value))
 
 
-def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], *, typed: bool) -> list[str]:
+def _op_faults(op: Op, known: Mapping[str, Type], sizes: Mapping[str, int], solver: Solver | None = None) -> list[str]:
+    """What is wrong with an op; with a solver, its types are held against its rule too."""
     if missing := [n for n in op.inputs if n not in known]:
         return [report(op, Fault(f"it reads %{n}, which nothing before it defines", n)) for n in missing]
     faults = [report(op, Fault(f"%{n} is defined twice")) for n in op.results if n in known]
     faults += [report(op, fault) for fault in _encoding_faults(op)]
     if op.kind in STORED:
         return faults
-    widths = set[str]() if typed else {w for n in op.inputs for axis in known[n].axes for w in widths_in(axis)}
-    if not typed:
+    widths = set[str]() if solver is None else {w for n in op.inputs for axis in known[n].axes for w in widths_in(axis)}
+    if solver is not None:
         widths |= {w for _, value in op.attributes for w in _widths_asked(value)}
     if any(sizes.get(width, 0) < 1 for width in widths):
         return faults
     if op.kind not in SPECS:
         return faults if op.kind.startswith("aten.") else [*faults, report(op, Fault("there is no such op"))]
-    if typed:
+    if solver is None:
         return faults
     try:
-        types, _ = apply_rule(op, [known[n] for n in op.inputs], Solver(sizes, ordered=False), infer=False)
+        types, _ = apply_rule(op, [known[n] for n in op.inputs], solver, infer=False)
     except Fault as fault:
         return [*faults, report(op, fault)]
     for name, found, expected in zip(op.results, op.types, types, strict=True):

@@ -81,6 +81,10 @@ class SearchSettings(Section):
     seeds: bool = Field(
         default=True, description="try uniform bits and the least damaging mixtures before asking the strategy"
     )
+    forecast: bool = Field(
+        default=False,
+        description="forecast latency from the profiles of measured candidates, and do not measure those surely beaten",
+    )
     time_limit_s: float | None = Field(default=None, gt=0, description="stop proposing candidates after this time")
     storage: str | None = Field(default=None, description="Optuna storage URL; unset: a journal in the output folder")
 
@@ -131,7 +135,20 @@ class MeasureSettings(Section):
 
     batch: int = Field(default=1, ge=1, description="samples per inference")
     threads: int = Field(default=1, ge=1, description="threads of the runtime")
-    budget_s: float = Field(default=2.0, gt=0, description="time for one measurement of latency")
+    budget_s: float = Field(default=2.0, gt=0, description="time for one measurement of latency, and of energy")
+    meter: str = Field(
+        default="auto",
+        description="of energy: nvml, nvml:UUID, rapl, or estimate; auto: of the device that networks run on",
+    )
+    isolate: bool = Field(
+        default=True, description="measure in a process of its own, which may crash or hang without harm"
+    )
+    limit_s: float | None = Field(
+        default=None, gt=0, description="give a candidate up after so long; unset: two minutes beyond the budgets"
+    )
+    memory_limit_bytes: int | None = Field(
+        default=None, ge=1 << 28, description="memory of that process; unset: four fifths of what is free"
+    )
 
 
 class Settings(Section):

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..ir.errors import NascError
 from .figures import Figure, Figures, clearly_better, value_text
+from .forecast import Forecast, beaten, missed
 from .objectives import Constraint, Objective
 from .protocols import Builder, Judge
 from .records import Record
@@ -28,6 +29,7 @@ class Ladder:
         baseline: the source network's figures.
         confidence: of one-sided bounds.
         epochs: of training inside the search; 0: none.
+        forecast: says what latency to expect, so that hopeless candidates are not measured; None: all are measured.
     """
 
     builder: Builder[Any]
@@ -37,6 +39,7 @@ class Ladder:
     baseline: Figures
     confidence: float
     epochs: int = 0
+    forecast: Forecast | None = None
 
     @property
     def measured(self) -> tuple[str, ...]:
@@ -71,8 +74,14 @@ class Ladder:
             return
         with climb.rung("calibrate"):
             network = self.builder.finish(network, climb.record.pipeline)
+        if self.forecast is not None and "latency" in self.measured:
+            with climb.rung("forecast"):
+                climb.foresee(network, self.forecast)
+            if climb.ended:
+                return
         with climb.rung("quality"):
             climb.learn(self.judge.quality(network, "validation"), final=self.epochs == 0)
+        climb.compare()
         if not climb.ended and self.measured:
             with climb.rung("measure"):
                 climb.time(network)
@@ -134,6 +143,25 @@ class _Climb:
                 self.end(f"{constraint}: {value_text(constraint.metric, figures[name].value)}")
         self.record = replace(self.record, violations=violations)
 
+    def foresee(self, network: Any, forecast: Forecast) -> None:
+        """Note the latency to expect, and end what would miss a constraint on it for sure."""
+        figure = forecast.foresee(self.ladder.judge.work(network))
+        self.record = replace(self.record, forecast=figure)
+        if figure is not None:
+            ladder = self.ladder
+            reason = missed(ladder.constraints, figure, ladder.baseline["latency"], ladder.confidence)
+            if reason is not None:
+                self.end(reason)
+
+    def compare(self) -> None:
+        """End what is beaten already if its latency is what it is expected to be; not where training comes later."""
+        if self.ended or self.record.forecast is None or self.ladder.epochs:
+            return
+        ladder = self.ladder
+        reason = beaten(self.record, self.record.forecast, self.known, ladder.objectives, ladder.confidence)
+        if reason is not None:
+            self.end(reason)
+
     def time(self, network: Any) -> None:
         """Measure on the target, or take over what was measured of a network that runs the same kernels."""
         key, wanted = self.ladder.judge.timing_key(network), self.ladder.measured
@@ -141,10 +169,20 @@ class _Climb:
         self.record = replace(self.record, timing=key)
         if same is None:
             self.learn(self.ladder.judge.measure(network, wanted))
+            self.teach(network)
             return
         note = f"measured on trial {same.number}, which runs the same kernels"
         shared = {m: same.figures[m] for m in wanted}
         self.learn({m: replace(f, notes=(*(n for n in f.notes if n != note), note)) for m, f in shared.items()})
+
+    def teach(self, network: Any) -> None:
+        """Let the forecast learn from a candidate that was measured: its ratio to the source network, op by op."""
+        forecast, latency = self.ladder.forecast, self.record.figures.get("latency")
+        if forecast is None or latency is None:
+            return
+        judge, baseline = self.ladder.judge, self.ladder.baseline["latency"]
+        latency_s = latency.value if latency.ratio is None else latency.ratio * baseline.value
+        forecast.learn(judge.work(network), judge.spent(network), latency_s)
 
     def report(self, epoch: int, figures: Figures) -> bool:
         """Whether to stop training: after as many epochs another network of no greater cost was clearly better.

@@ -98,6 +98,7 @@ class Figure:
         verdict: what the ratio amounts to: FASTER, SLOWER, SAME or AMBIGUOUS.
         samples: how many samples it stands on.
         notes: what to know before using it.
+        measurement: name of the record in `measurements.jsonl` with all that is known of how it was measured.
     """
 
     value: float
@@ -112,6 +113,7 @@ class Figure:
     verdict: str | None = None
     samples: int | None = None
     notes: tuple[str, ...] = ()
+    measurement: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON, without what is not known."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,10 +18,15 @@ from ..compiler.frontend.task import Task
 from ..compiler.network import Network
 from ..ir import Graph, NascError, Op, format_named, structure_digest
 from ..targets import Artifact, Session, Target, agree, check_placement
-from ..targets.latency import Latency, LatencyMeter
-from ..targets.measure import energy_meter, example_arrays
+from ..targets.bench import Bench
+from ..targets.energy import Energy, Grade
+from ..targets.isolation.bench import IsolatedBench, IsolatedSession
+from ..targets.latency import Latency
+from ..targets.latency_model import OpWork, spent, work_of
+from ..targets.measure import Conditions, Measurement, energy_meter
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
+from .files import append_line
 from .protocols import Deployed, Split
 from .quality import (
     Difference,
@@ -31,6 +38,7 @@ from .quality import (
     paired_difference,
     quality_of,
 )  # fmt: skip
+from .study import MEASUREMENTS
 
 CHECKED = 256
 """Samples on which the deployed file is compared with torch's execution of the same graph."""
@@ -50,9 +58,9 @@ class TaskJudge:
         task: trained; names the data and metrics.
         network: the lowered source network, to which all is compared.
         target: where networks run.
-        batch: length of the batch axis in measurements.
-        threads: threads of the runtime.
-        budget_s: time for one measurement of latency.
+        conditions: of measurements.
+        isolate: measure in a process of its own, which may crash or hang without harming the search.
+        measured: is given each measurement with its name, to be kept.
         confirmation: gives samples to confirm a finalist on, by whether it was trained.
         names: qualities to take, the first counts; by default accuracy and loss, loss, or fidelity.
     """
@@ -60,9 +68,9 @@ class TaskJudge:
     task: Task
     network: Network
     target: Target
-    batch: int = 1
-    threads: int = 1
-    budget_s: float = 2.0
+    conditions: Conditions = Conditions(budget_s=2.0)  # noqa: RUF009  (frozen)
+    isolate: bool = True
+    measured: Callable[[str, Measurement], None] = lambda name, measurement: None
     confirmation: Callable[[bool], Rows | None] = lambda trained: None
     names: tuple[str, ...] = ()
     _baseline: dict[str, Quality] = field(default_factory=dict[str, Quality])
@@ -95,7 +103,7 @@ class TaskJudge:
     def unavailable(self) -> Mapping[str, str]:
         """See `Judge.unavailable`."""
         try:
-            energy_meter(self.target)
+            energy_meter(self.target, self.conditions.meter)
         except NascError as error:
             return {"energy": str(error)}
         return {}
@@ -163,47 +171,64 @@ class TaskJudge:
 
     def measure(self, network: Candidate, metrics: Sequence[str]) -> Figures:
         """See `Judge.measure`."""
-        session = self.target.load(self._emit(network.deployable, {}), threads=self.threads)
-        run = session.bind(self._arrays)
-        found: dict[str, Figure] = {}
-        if "latency" in metrics:
-            latency = LatencyMeter(budget_s=self.budget_s).measure(run, self._source_run)
-            found["latency"] = latency_figure(latency)
-        if "energy" in metrics:
-            found["energy"] = self._energy(run)
-        return found
+        conditions = replace(self.conditions, metrics=tuple(metrics), floor=False, baseline_energy=False)
+        baseline = self._source if "latency" in metrics else None
+        found = self.bench.measure(self._emit(network.deployable, {}), conditions, baseline)
+        name = self._kept(found)
+        figures: dict[str, Figure] = {}
+        if found.latency is not None:
+            figures["latency"] = replace(latency_figure(found.latency), measurement=name)
+        if found.energy is not None:
+            figures["energy"] = replace(energy_figure(found.energy), measurement=name)
+        return figures
 
-    def _energy(self, run: Callable[[], Any]) -> Figure:
-        energy = energy_meter(self.target).measure(run)
-        if energy.energy_j is None:
-            raise NascError(f"energy cannot be measured: {energy.reason}")
-        return Figure(energy.energy_j, "measured", notes=tuple(str(f) for f in energy.flags))
+    def _kept(self, measurement: Measurement) -> str:
+        """Hand a measurement over to be kept; gives the name by which figures refer to it."""
+        text = json.dumps(measurement.as_dict(), sort_keys=True, default=str)
+        name = hashlib.sha256(text.encode()).hexdigest()[:12]
+        self.measured(name, measurement)
+        return name
+
+    def work(self, network: Candidate) -> Sequence[OpWork]:
+        """See `Judge.work`."""
+        graph = network.deployable.graph
+        return work_of(graph, self.target.plan(graph), self.conditions.batch)
+
+    def spent(self, network: Candidate) -> Mapping[str, float]:
+        """See `Judge.spent`."""
+        kernels = self.bench.profile(self._emit(network.deployable, {}), self.conditions)
+        return spent(network.deployable.graph, kernels)
 
     @cached_property
-    def _arrays(self) -> list[Any]:
-        return example_arrays(self.target.load(self._source, threads=self.threads).inputs, self.batch)
+    def bench(self) -> Bench | IsolatedBench:
+        """Where networks are measured; started when it is first needed."""
+        if self.isolate:
+            return IsolatedBench(self.target, self.conditions.memory_limit_bytes)
+        return Bench(self.target)
+
+    def close(self) -> None:
+        """End the process that measures, if there is one."""
+        if "bench" in self.__dict__:
+            self.bench.close()
 
     @cached_property
     def _source(self) -> Artifact:
         return self._emit(self.network, {})
-
-    @cached_property
-    def _source_run(self) -> Callable[[], None]:
-        return self.target.load(self._source, threads=self.threads).bind(self._arrays)
 
     def _emit(self, network: Network, metadata: Mapping[str, str]) -> Artifact:
         return self.target.emit(network.graph, network.weights, metadata)
 
     def overhead_bound(self) -> str | None:
         """See `Judge.overhead_bound`."""
-        floor = self.target.load(self.target.floor(self._source), threads=self.threads)
-        idle = floor.bind(example_arrays(floor.inputs, 1))
-        latency = LatencyMeter(budget_s=self.budget_s).measure(self._source_run, floor=idle)
+        measurement = self.bench.measure(self._source, replace(self.conditions, metrics=("latency",)))
+        latency = measurement.latency
+        assert latency is not None
+        self._kept(measurement)
         if not latency.overhead_bound or latency.floor_s is None:
             return None
         return (
-            f"at batch {self.batch} the source network takes {latency.wall_median_s * 1e6:.1f} µs, and as many nodes "
-            f"that do nothing {latency.floor_s * 1e6:.1f} µs: it is overhead-bound on {self.target.name}"
+            f"at batch {self.conditions.batch} the source network takes {latency.wall_median_s * 1e6:.1f} µs, and as "
+            f"many nodes that do nothing {latency.floor_s * 1e6:.1f} µs: it is overhead-bound on {self.target.name}"
         )
 
     def timing_key(self, network: Candidate) -> str:
@@ -214,7 +239,7 @@ class TaskJudge:
         """See `Judge.deploy`."""
         made = network.deployable
         artifact = self._emit(made, {"nasc.digest": made.key, **metadata})
-        session = self.target.load(artifact, threads=self.threads, placed=True)
+        session = self.bench.load(artifact, threads=self.conditions.threads, placed=True)
         samples = self._samples(CHECKED)
         found = agree(runs(made), session_run(session, made), samples)
         placement = check_placement(self.target.plan(made.graph), session.placement())
@@ -248,7 +273,16 @@ class TaskJudge:
         return positional(inputs, self.network)
 
 
-def session_run(session: Session, network: Network) -> Callable[..., Any]:
+def keep_measurements(output: Path) -> Callable[[str, Measurement], None]:
+    """Keeps each measurement as a line of `measurements.jsonl` in an output folder: raw samples, flags, provenance."""
+
+    def keep(name: str, measurement: Measurement) -> None:
+        append_line(output / MEASUREMENTS, {"name": name, **measurement.as_dict()})
+
+    return keep
+
+
+def session_run(session: Session | IsolatedSession, network: Network) -> Callable[..., Any]:
     """A session as a run that takes what the network takes."""
 
     def run(*args: Tensor, **kwargs: Tensor) -> Any:
@@ -310,6 +344,23 @@ def latency_figure(latency: Latency) -> Figure:
         ratio_high=None if ratio is None else ratio.interval.high,
         verdict=None if latency.verdict is None else latency.verdict.value,
         notes=tuple(flag.value for flag in latency.flags),
+    )
+
+
+def energy_figure(energy: Energy) -> Figure:
+    """An energy as a figure: measured, or estimated where that was asked for.
+
+    Raises:
+        NascError: the meter gave none.
+    """
+    if energy.energy_j is None:
+        raise NascError(f"energy cannot be measured: {energy.reason}")
+    return Figure(
+        energy.energy_j,
+        "estimated" if energy.grade == Grade.ESTIMATED else "measured",
+        low=None if energy.interval is None else energy.interval.low,
+        high=None if energy.interval is None else energy.interval.high,
+        notes=tuple(flag.value for flag in energy.flags),
     )
 
 

@@ -46,6 +46,7 @@ class Manifest(BaseModel):
     created: str
     name: str
     source: str
+    source_words: list[str] = []
     source_digest: str
     target: str
     pipeline: str
@@ -175,6 +176,7 @@ def manifest(result: Result, problem: Problem, settings: Settings) -> Manifest:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         name=result.name,
         source=result.source,
+        source_words=list(problem.words),
         source_digest=problem.builder.digest,
         target=result.target,
         pipeline=result.best.pipeline,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from ..ir import Graph, NascError
+from ..targets.latency_model import OpWork
 from .figures import Figures, Metric
 
 Split = Literal["validation", "confirmation", "test"]
@@ -164,6 +165,18 @@ class Judge(Protocol[JudgedT]):
         """
         ...
 
+    def work(self, network: JudgedT) -> Sequence[OpWork]:
+        """What each op of a network has to do on the target: what its latency can be forecast from."""
+        ...
+
+    def spent(self, network: JudgedT) -> Mapping[str, float]:
+        """The seconds that each op of a network took on the target, by the runtime's own profiler.
+
+        Raises:
+            NascError: the target refuses it.
+        """
+        ...
+
     def overhead_bound(self) -> str | None:
         """Why time on this target says nothing about the source network's size, as a sentence; None where it does."""
         ...
@@ -191,6 +204,7 @@ class Problem:
         builder: makes networks.
         judge: judges them.
         target: the runtime the result is for.
+        words: what the command line said beside the source, `--input 1x3x64x64`.
         command: the words that start this search again, without `--output`.
         versions: of what took part, by name.
     """
@@ -200,6 +214,7 @@ class Problem:
     builder: Builder[Any]
     judge: Judge[Any]
     target: str
+    words: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
 

@@ -43,6 +43,7 @@ class Record:
         duplicate_of: the trial that paid for it.
         trace: the traceback of a failure that is a fault of nasc or of a library.
         epochs: of training after the search; 0 for what the search itself evaluated.
+        forecast: latency as it was expected before measuring; an estimate that no figure stands on.
     """
 
     number: int
@@ -60,6 +61,7 @@ class Record:
     duplicate_of: int | None = None
     trace: str | None = None
     epochs: int = 0
+    forecast: Figure | None = None
 
     @property
     def label(self) -> str:
@@ -106,6 +108,7 @@ class Record:
             "duplicate_of": self.duplicate_of,
             "trace": self.trace,
             "epochs": self.epochs or None,
+            "forecast": None if self.forecast is None else self.forecast.as_dict(),
         }
         return {k: v for k, v in data.items() if v is not None and v != {} and v != []}
 
@@ -115,4 +118,6 @@ class Record:
         known: dict[str, Any] = {"assignment": {}, **data}
         known["figures"] = of_dict(known.get("figures", {}))
         known["curve"] = tuple(Figure.of(entry) for entry in known.get("curve", ()))
+        if known.get("forecast") is not None:
+            known["forecast"] = Figure.of(known["forecast"])
         return Record(**known)

@@ -5,15 +5,19 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from ..ir.errors import NascError, UsageError
+from ..targets import target_named
+from ..targets.truth import table
 from .config import Settings
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
 from .files import append_line
 from .finish import Finish
+from .forecast import Forecast
 from .front import Rule
 from .generations import Generations
 from .goals import Goals, expect_readable, goals, winner_rule
@@ -27,9 +31,13 @@ from .result import Result
 from .seeds import REFERENCE, Plan
 from .space import Space, build_space
 from .space_rules import parse_rule
+from .space_truth import latency_counts, suspects, without_slow
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
 from .trials import Trials
+
+SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
+"""Settings of measuring that change no figure: a study goes on when they are changed."""
 
 
 class Interrupted(NascError):
@@ -79,8 +87,10 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         settings.search.confidence,
         settings.training.epochs,
     )
+    if settings.search.forecast and "latency" in wanted.measured:
+        ladder = replace(ladder, forecast=Forecast.opened(study.output, study.records))
     plan = _plan(problem, settings, space)
-    notices = list(wanted.notices)
+    notices = [*wanted.notices, *space.left_out]
     trials = Trials(
         study=study,
         space=space,
@@ -101,11 +111,13 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
             wanted.objectives,
             wanted.constraints,
             baseline,
-            wanted.notices,
+            tuple(notices),
         )
     )
     reference = _reference(problem, space, plan, ladder, study, observer)
     trials.run()
+    if ladder.forecast is not None and (told := ladder.forecast.summary()) is not None:
+        trials.observer.notice(told)
     rule = winner_rule(problem, settings, wanted)
     polish = Polish(problem, study, ladder, rule, observer, settings.training.finalist_epochs)
     if settings.training.generations:
@@ -133,15 +145,20 @@ def space_of(problem: Problem, settings: Settings, *, generations: bool = False)
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
+    target = f"target={problem.target}"
     trained = generations or settings.training.epochs > 0
     widths = trained if chosen.widths is None else chosen.widths
-    return build_space(
+    space = build_space(
         problem.builder.graph,
         [parse_rule(text) for text in chosen.space],
         widths=widths,
         low=generations,
-        after=f"calibrate{{{', '.join(options)}}} | legalize{{target={problem.target}}}",
+        after=f"place{{{target}}} | calibrate{{{', '.join(options)}}} | legalize{{{target}}}",
     )
+    if not (latency_counts(chosen.objectives) and suspects(space)):
+        return space
+    runtime = target_named(problem.target)
+    return space if runtime.unavailable() else without_slow(space, problem.builder.graph, table(runtime))
 
 
 def _generations(
@@ -196,15 +213,16 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
         "strategy": chosen.strategy,
         "seeds": str(chosen.seeds).lower(),
         "seed": str(settings.seed),
+        "forecast": str(chosen.forecast).lower(),
         "confidence": f"{chosen.confidence:g}",
         "training": ", ".join(f"{k}={v}" for k, v in settings.training.model_dump().items()),
-        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump().items()),
+        "measure": ", ".join(f"{k}={v}" for k, v in settings.measure.model_dump(exclude=SAFETY).items()),
     }
 
 
 def command(problem: Problem, output: Path) -> str:
     """One command that does it all again; in the same folder it continues."""
-    words = problem.command or ("nasc", "compile", problem.source, "--config", str(output / CONFIG))
+    words = problem.command or ("nasc", "compile", problem.source, *problem.words, "--config", str(output / CONFIG))
     return shlex.join([*words, "--output", str(output)])
 
 

@@ -49,13 +49,15 @@ class Space:
         before: passes before widths change.
         between: passes between widths and formats.
         after: passes behind formats.
+        left_out: what was not offered, and why, as sentences.
     """
 
     knobs: tuple[Knob, ...]
     order: tuple[str, ...]
     before: str = "cleanup"
     between: str = "fold-batch-norm | merge-linear"
-    after: str = "calibrate | legalize"
+    after: str = "place | calibrate | legalize"
+    left_out: tuple[str, ...] = ()
 
     @cached_property
     def free(self) -> tuple[Knob, ...]:
@@ -213,7 +215,7 @@ def build_space(
     low: bool = False,
     before: str = "cleanup",
     between: str = "fold-batch-norm | merge-linear",
-    after: str = "calibrate | legalize",
+    after: str = "place | calibrate | legalize",
 ) -> Space:
     """The space of a graph: nasc's default, or what the rules offer; a later rule overrides an earlier one.
 

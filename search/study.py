@@ -26,6 +26,8 @@ VERSION = 1
 JOURNAL = "study.journal"
 MARKER = "study.json"
 LOCK = ".nasc.lock"
+MEASUREMENTS = "measurements.jsonl"
+"""One line per measurement, whatever it was taken for: figures name their line."""
 _RECORD, _IDENTITY, _INTERRUPTED, _ORIGIN = "record", "identity", "interrupted", "origin"
 
 Identity = Mapping[str, str]
@@ -306,7 +308,8 @@ def check_folder(output: Path, identity: Identity) -> None:
     """
     marker = output / MARKER
     if not marker.exists():
-        others = sorted(p.name for p in output.iterdir() if p.name not in (JOURNAL, f"{JOURNAL}.lock", LOCK))
+        ours = (JOURNAL, f"{JOURNAL}.lock", LOCK, MEASUREMENTS)
+        others = sorted(p.name for p in output.iterdir() if p.name not in ours)
         if others:
             raise UsageError(
                 f"the output folder {output} holds something else: {', '.join(others[:4])}",

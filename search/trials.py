@@ -85,6 +85,8 @@ class Trials:
             raise
         self.tried.add(self.space.index(record.assignment))
         self.study.tell(running, record, asked)
+        if self.ladder.forecast is not None and record.paid:
+            self.ladder.forecast.told(record)
         self.observer.trial_finished(record, self.paid)
 
     def _propose(self) -> Running:

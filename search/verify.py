@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,12 @@ from ..ir import NascError, UsageError
 from ..ir.axes import size
 from ..targets import Artifact, agree, check_placement, target_named
 from .judge import CHECKED, TOLERANCE_DB, session_run
+from .layerwise import layerwise
 from .output import MANIFEST, MODEL, NETWORK, Manifest, file_digest, read_manifest
 from .quality import quality_of
 
+SAME_CLASS = 0.995
+"""Share of samples whose top class must be the same in the deployed file and in torch's execution."""
 CLOSE = 1e-6
 """Difference up to which a quality is the same number."""
 
@@ -31,12 +34,12 @@ class Check:
     found: str
 
 
-def verify(folder: Path, load_task: Callable[[str], Task]) -> tuple[Check, ...]:
+def verify(folder: Path, load_task: Callable[[str, Sequence[str]], Task]) -> tuple[Check, ...]:
     """Check a result's folder.
 
     Args:
         folder: `best/`, or the output folder that holds it.
-        load_task: gives the task of a source that the manifest names.
+        load_task: gives the task of a source that the manifest names, from what was said beside it.
 
     Raises:
         UsageError: there is no manifest.
@@ -54,7 +57,7 @@ def verify(folder: Path, load_task: Callable[[str], Task]) -> tuple[Check, ...]:
     session = target.load(home / MODEL, placed=True)
     checks.append(_emission(network, manifest, session.metadata))
     try:
-        task = load_task(manifest.source)
+        task = load_task(manifest.source, manifest.source_words)
     except NascError as error:
         task = None
         checks.append(Check("source", None, f"{manifest.source} cannot be loaded here: {error.message}"))
@@ -64,6 +67,11 @@ def verify(folder: Path, load_task: Callable[[str], Task]) -> tuple[Check, ...]:
     holds = found.sqnr_db >= TOLERANCE_DB
     same = "" if found.top1 is None else f", same top class on {found.top1:.2%}"
     checks.append(Check("agreement with torch", holds, f"{found.sqnr_db:.1f} dB on {len(inputs[0])} samples{same}"))
+    if found.top1 is not None and "accuracy" in (manifest.deployed_test or {}):
+        checks.append(Check("same top class as torch", found.top1 >= SAME_CLASS, f"{found.top1:.2%}"))
+    if any(op.kind == "quantize" for op in network.graph.ops):
+        integers = layerwise(network, target, inputs)
+        checks.append(Check("same integers as torch", integers.holds, str(integers)))
     placement = check_placement(target.plan(network.graph), session.placement())
     kernels = ", ".join(f"{n} {kind}" for kind, n in placement.kernels.items())
     checks.append(Check("integer kernels as planned", not placement.float_layers, kernels))

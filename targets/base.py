@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 from ..ir import Encoding, Graph, NascError, Weights
 from .artifact import Artifact
 from .cost import StaticCost
+from .device_profile import DeviceProfile
 from .plan import Placement, Plan
+from .trace import Trace
 
 Array = NDArray[Any]
 Inputs: TypeAlias = "Sequence[Array] | Mapping[str, Array]"
@@ -115,6 +117,11 @@ class Target(Protocol):
         """What `--target` calls it."""
         ...
 
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The runtime and all that it is told when it loads a network, as plain data for a record."""
+        ...
+
     def unavailable(self) -> str | None:
         """Why it cannot run on this machine, or None if it can."""
         ...
@@ -162,4 +169,30 @@ class Target(Protocol):
 
     def cost(self, graph: Graph) -> StaticCost:
         """What the network costs by counting, before anything runs."""
+        ...
+
+    def trace(
+        self, model: Artifact | Path | bytes, inputs: Sequence[Array] | None = None, *, batch: int = 1,
+        threads: int = 1, budget_s: float = 2.0,
+    ) -> Trace:  # fmt: skip
+        """Run the model with every node timed.
+
+        Args:
+            model: an artifact, a file, or a model's bytes.
+            inputs: one array per input; None: made-up ones.
+            batch: length of the batch axis of made-up inputs.
+            threads: threads within one op.
+            budget_s: time for the calls.
+
+        Raises:
+            TargetError: the runtime refuses the model.
+        """
+        ...
+
+    def identity(self) -> tuple[str, str]:
+        """The device's name, and the runtime with its version: what measurements hold for."""
+        ...
+
+    def calibrate(self, threads: int = 1) -> DeviceProfile:
+        """What the device does at best through this runtime; see `device_profile`, which keeps it."""
         ...

@@ -5,7 +5,7 @@ Nothing here sees a tensor or runs anything. Lengths are taken for a batch of 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
@@ -14,8 +14,9 @@ from typing import Literal
 
 from ..ir import STORED, Axis, Const, Graph, Op, Type
 from ..ir.axes import size
-from ..ir.layers import layers, operand, output_axis
-from .memory import peak_activation_bytes
+from ..ir.layers import layers, operand
+from .counting import operations, products
+from .memory import live_bytes
 
 Kind = Literal["exact", "measured", "estimated"]
 
@@ -47,6 +48,52 @@ class Cost:
     def __post_init__(self) -> None:
         if self.kind != "exact" and not self.source:
             raise ValueError(f"a cost that is {self.kind} names its source: the device, or the model")
+
+
+@dataclass(frozen=True)
+class NodeCost:
+    """What one op costs, for a batch of 1.
+
+    Args:
+        name: the op's name.
+        kind: its kind.
+        location: the user's line, where there is one.
+        parameters: elements of the trained tensors that it reads; a tensor that several ops read counts with the first.
+        weight_bits: bits of all stored tensors that it reads, their steps included, counted likewise.
+        macs: multiplications, each with an addition.
+        bit_operations: multiplications times the bits of both factors.
+        factors: the formats of both factors; empty where nothing is multiplied.
+        operations: additions, comparisons and functions of single elements, each as 1.
+        read_bytes: of activations that it reads.
+        written_bytes: of its results.
+        stored_bytes: of stored tensors that it reads, whoever reads them first.
+        live_bytes: activations that are held while it runs.
+    """
+
+    name: str
+    kind: str
+    location: str
+    parameters: int
+    weight_bits: int
+    macs: int
+    bit_operations: int
+    factors: tuple[str, ...]
+    operations: int
+    read_bytes: int
+    written_bytes: int
+    stored_bytes: int
+    live_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes read and written, stored tensors among them."""
+        return self.read_bytes + self.written_bytes + self.stored_bytes
+
+    @property
+    def intensity(self) -> float:
+        """Arithmetic intensity: operations per byte read or written, a multiply-addition as two (Williams et al.,
+        Roofline, CACM 2009)."""
+        return (2 * self.macs + self.operations) / self.bytes if self.bytes else 0.0
 
 
 @dataclass(frozen=True)
@@ -85,6 +132,7 @@ class StaticCost:
 
     Args:
         layers: one entry per layer, in order.
+        nodes: one entry per op that computes or moves something, in order.
         parameters: elements of all trained tensors; biases and norms among them, running statistics not.
         weight_bits: bits of all stored tensors (statistics too) in their formats, steps included.
         average_bits: mean bits per element over all stored tensors, each by its number of elements, steps apart.
@@ -92,6 +140,7 @@ class StaticCost:
     """
 
     layers: tuple[LayerCost, ...]
+    nodes: tuple[NodeCost, ...]
     parameters: int
     weight_bits: int
     average_bits: Fraction
@@ -104,13 +153,28 @@ class StaticCost:
 
     @cached_property
     def macs(self) -> int:
-        """Multiply-additions of all layers."""
-        return sum(layer.macs for layer in self.layers)
+        """Multiply-additions of all ops: layers, matrix products, attention."""
+        return sum(node.macs for node in self.nodes)
 
     @cached_property
     def bit_operations(self) -> int:
-        """Sum over layers of multiplications times bits of weight times bits of activation; `f32` counts 32 bits."""
-        return sum(layer.bit_operations for layer in self.layers)
+        """Sum over ops of multiplications times the bits of both factors; `f32` counts 32 bits."""
+        return sum(node.bit_operations for node in self.nodes)
+
+    @cached_property
+    def operations(self) -> int:
+        """Operations on single elements, beside the multiply-additions."""
+        return sum(node.operations for node in self.nodes)
+
+    @cached_property
+    def traffic_bytes(self) -> int:
+        """Bytes that all ops read and write if none is fused with another."""
+        return sum(node.bytes for node in self.nodes)
+
+    @property
+    def intensity(self) -> float:
+        """Operations per byte over the whole network; see `NodeCost.intensity`."""
+        return (2 * self.macs + self.operations) / self.traffic_bytes if self.traffic_bytes else 0.0
 
     def records(self) -> tuple[Cost, ...]:
         """The totals as records."""
@@ -119,8 +183,10 @@ class StaticCost:
             Cost("weight_bytes", self.weight_bytes, "B", "exact"),
             Cost("macs", self.macs, "", "exact"),
             Cost("bit_operations", self.bit_operations, "", "exact"),
+            Cost("operations", self.operations, "", "exact"),
             Cost("average_bits", float(self.average_bits), "bit", "exact"),
             Cost("peak_activation_bytes", self.peak_activation_bytes, "B", "exact"),
+            Cost("intensity", self.intensity, "/B", "exact"),
         )
 
 
@@ -128,13 +194,54 @@ def static_cost(graph: Graph) -> StaticCost:
     """Count what a graph costs for a batch of 1."""
     counts = {op.name: elements(op.type, graph.sizes) for op in graph.stored}
     bits = sum(count * graph.types[name].format.bits for name, count in counts.items())
+    live = live_bytes(graph)
     return StaticCost(
         layers=tuple(layer_cost(graph, op) for op in layers(graph)),
+        nodes=node_costs(graph, live),
         parameters=sum(counts[op.name] for op in graph.stored if op.kind == "weight"),
         weight_bits=bits + 32 * stored_steps(graph),
         average_bits=Fraction(bits, sum(counts.values()) or 1),
-        peak_activation_bytes=peak_activation_bytes(graph),
+        peak_activation_bytes=max(live.values(), default=0),
     )
+
+
+def node_costs(graph: Graph, live: Mapping[str, int]) -> tuple[NodeCost, ...]:
+    """What each op costs that is not a stored tensor.
+
+    Args:
+        graph: the graph.
+        live: bytes held while each op runs.
+    """
+    stored = {op.name: op for op in graph.stored}
+    told: set[str] = set()
+    found: list[NodeCost] = []
+    for op in graph.ops:
+        if op.kind in STORED:
+            continue
+        reads = tuple(dict.fromkeys(op.inputs))
+        fresh = [stored[n] for n in reads if n in stored and n not in told]
+        told.update(entry.name for entry in fresh)
+        multiplied = products(graph, op)
+        macs = [(prod(size(a, graph.sizes) for a in p.axes), p.bits) for p in multiplied]
+        steps = sum(size(axis, graph.sizes) for entry in (*fresh, op) for axis in steps_of(entry))
+        found.append(
+            NodeCost(
+                name=op.name,
+                kind=op.kind,
+                location=str(op.location or ""),
+                parameters=sum(elements(e.type, graph.sizes) for e in fresh if e.kind == "weight"),
+                weight_bits=sum(elements(e.type, graph.sizes) * e.type.format.bits for e in fresh) + 32 * steps,
+                macs=sum(count for count, _ in macs),
+                bit_operations=sum(count * bits for count, bits in macs),
+                factors=tuple(f.name for f in multiplied[0].formats) if multiplied else (),
+                operations=operations(graph, op),
+                read_bytes=sum(packed_bytes(graph.types[n], graph.sizes) for n in reads if n not in stored),
+                written_bytes=sum(packed_bytes(t, graph.sizes) for t in op.types),
+                stored_bytes=sum(packed_bytes(graph.types[n], graph.sizes) for n in reads if n in stored),
+                live_bytes=live[op.name],
+            )
+        )
+    return tuple(found)
 
 
 def layer_cost(graph: Graph, layer: Op) -> LayerCost:
@@ -148,25 +255,10 @@ def layer_cost(graph: Graph, layer: Op) -> LayerCost:
         weight=shape(weight, sizes),
         output=shape(layer.type, sizes),
         parameters=sum(elements(t, sizes) for t in stored),
-        macs=MACS.get(layer.kind, macs_per_output)(graph, layer),
+        macs=sum(prod(size(a, sizes) for a in p.axes) for p in products(graph, layer)),
         weight_bits=weight.format.bits,
         activation_bits=given.format.bits,
     )
-
-
-def macs_per_output(graph: Graph, layer: Op) -> int:
-    """Each element of the result is a sum over all weights of its output: elements times weights per output.
-
-    For `linear` that is outputs x inputs for each row, for a convolution `H' W' O (C / groups) k_h k_w`, as torchvision
-    counts (`weights.meta["_ops"]`) and as in Sze et al., Proc. IEEE 2017, section III.
-    """
-    weight = graph.types[operand(layer, "weight") or ""]
-    per_output = elements(weight, graph.sizes) // size(output_axis(graph, layer), graph.sizes)
-    return elements(layer.type, graph.sizes) * per_output
-
-
-MACS: dict[str, Callable[[Graph, Op], int]] = {}
-"""Counts of the layers that `macs_per_output` does not describe, by kind."""
 
 
 def stored_steps(graph: Graph) -> int:
@@ -175,13 +267,18 @@ def stored_steps(graph: Graph) -> int:
 
 
 def stored_steps_of(graph: Graph) -> Iterator[Axis]:
-    """The steps a file must hold, those of stored tensors and of activations, as axes with one step per index.
+    """The steps a file must hold, those of stored tensors and of activations, as axes with one step per index."""
+    for op in graph.ops:
+        yield from steps_of(op)
+
+
+def steps_of(op: Op) -> Iterator[Axis]:
+    """The steps that one op brings, as axes with one step per index.
 
     The steps of an `i32` bias are products of two that are counted already.
     """
-    for op in graph.ops:
-        if op.kind in (*STORED, "quantize") and (step := op.type.step) is not None and op.type.format.bits <= 16:
-            yield Const(1) if step.axis is None else op.type.axes[step.axis]
+    if op.kind in (*STORED, "quantize") and (step := op.type.step) is not None and op.type.format.bits <= 16:
+        yield Const(1) if step.axis is None else op.type.axes[step.axis]
 
 
 def shape(type: Type, sizes: Mapping[str, int]) -> tuple[int, ...]:
@@ -192,3 +289,8 @@ def shape(type: Type, sizes: Mapping[str, int]) -> tuple[int, ...]:
 def elements(type: Type, sizes: Mapping[str, int]) -> int:
     """The number of elements of a value for a batch of 1."""
     return prod(shape(type, sizes))
+
+
+def packed_bytes(type: Type, sizes: Mapping[str, int]) -> int:
+    """The bytes of a value for a batch of 1, with formats of fewer than 8 bits packed."""
+    return -(-elements(type, sizes) * type.format.bits // 8)

@@ -17,7 +17,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from filelock import FileLock, Timeout
 
@@ -112,6 +112,24 @@ def lock_directory() -> Path:
     if runtime.is_dir() and os.access(runtime, os.W_OK):
         return _own_folder(runtime / "nasc")
     return _own_folder(Path(tempfile.gettempdir()) / f"nasc-{os.getuid()}")
+
+
+def holders(folder: Path) -> dict[str, str]:
+    """Who holds which device's lock now, in words; devices that are free are left out.
+
+    Args:
+        folder: see `lock_directory`.
+    """
+    found: dict[str, str] = {}
+    for note in sorted(folder.glob("*.holder")):
+        lock = FileLock(note.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            found[unquote(note.stem)] = _holder(note.with_suffix(".lock"))
+        else:
+            lock.release()  # its holder died before it could take its note away
+    return found
 
 
 def _acquire(lock: FileLock, path: Path, device: str, timeout_s: float, began: float) -> None:

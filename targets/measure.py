@@ -1,25 +1,82 @@
-"""Measure a model file on a target: latency and energy, alone or in turns with a baseline."""
+"""What it means to measure a model file on a target: under which conditions, and what comes of it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from ..ir import UsageError
 from ..ir.errors import did_you_mean
 from .artifact import Artifact
-from .base import Array, Session, Signature, Target
-from .latency import Latency, LatencyMeter
+from .base import Target
+from .latency import Latency
 from .statistics import Interval
 
 if TYPE_CHECKING:
-    from .energy import Energy
+    from .energy import Energy, EnergyMeter
 
 METRICS = ("latency", "energy")
+
+LOADING_S = 120.0
+"""How long loading the models may take by default, and a few calls of each."""
+REST_S = 15.0
+"""What an energy meter needs beside its budget: rest before and after, and the windows that have begun."""
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """How to measure.
+
+    Args:
+        metrics: `latency`, `energy`.
+        batch: length of the batch axis of made-up inputs.
+        threads: threads of the runtime.
+        budget_s: time to spend on latency, and on energy, at most.
+        meter: of energy; see `targets.energy.chosen_meter`.
+        floor: whether to measure beside the network one of as many nodes that do nothing.
+        baseline_energy: whether the baseline's energy is measured too.
+        limit_s: when to give up, for measuring in a process of its own; None: two minutes beyond the budgets.
+        memory_limit_bytes: what such a process may have; None: four fifths of the free memory.
+
+    Raises:
+        UsageError: an unknown metric, none at all, or a batch or a number of threads below 1.
+    """
+
+    metrics: tuple[str, ...] = ("latency",)
+    batch: int = 1
+    threads: int = 1
+    budget_s: float = 10.0
+    meter: str = "auto"
+    floor: bool = True
+    baseline_energy: bool = True
+    limit_s: float | None = None
+    memory_limit_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in self.metrics:
+            if name not in METRICS:
+                raise UsageError(f"there is no metric {name!r}", mend=did_you_mean(name, list(METRICS)))
+        if not self.metrics:
+            raise UsageError("there is nothing to measure", mend=f"Name a metric: {', '.join(METRICS)}.")
+        if self.batch < 1:
+            raise UsageError(f"the batch must be at least 1; found {self.batch}")
+        if self.threads < 1:
+            raise UsageError(f"the runtime needs at least 1 thread; found {self.threads}")
+        if self.budget_s <= 0:
+            raise UsageError(f"the budget must be more than 0 s; found {self.budget_s:g}")
+
+    @property
+    def longest_s(self) -> float:
+        """When to give up: the limit, or by default two minutes beyond what all that is asked for may take."""
+        if self.limit_s is not None:
+            return self.limit_s
+        from .latency import LatencyMeter
+
+        latency_s = LatencyMeter(budget_s=self.budget_s).patience * self.budget_s if "latency" in self.metrics else 0.0
+        energies = 0 if "energy" not in self.metrics else 2 if self.baseline_energy else 1
+        return LOADING_S + latency_s + energies * (self.budget_s + REST_S)
 
 
 @dataclass(frozen=True)
@@ -30,9 +87,12 @@ class Measurement:
         target: the target's name.
         batch: length of the batch axis.
         threads: threads of the runtime.
-        size_bytes: size of the model's bytes.
+        size_bytes: size of the model's files.
         latency: see `Latency`; None where it was not asked for.
         energy: see `targets.energy.Energy`; None where it was not asked for.
+        baseline_energy: the baseline's; None where it was not asked for.
+        provenance: time, host, device, driver, runtime with its options, versions, digests of the models, and how the
+            meters were set.
     """
 
     target: str
@@ -41,7 +101,8 @@ class Measurement:
     size_bytes: int
     latency: Latency | None = None
     energy: Energy | None = None
-    provenance: dict[str, str] = field(default_factory=dict[str, str])
+    baseline_energy: Energy | None = None
+    provenance: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -52,6 +113,7 @@ class Measurement:
             "size_bytes": self.size_bytes,
             "latency": self.latency.as_dict() if self.latency else None,
             "energy": self.energy.as_dict() if self.energy else None,
+            "baseline_energy": self.baseline_energy.as_dict() if self.baseline_energy else None,
             "provenance": self.provenance,
         }
 
@@ -71,8 +133,9 @@ class Measurement:
                 rows.append(
                     ("ratio to baseline", f"{found.value:.3f} {latency.verdict.value}", interval(found.interval, plain))
                 )
-        if (energy := self.energy) and energy.energy_j is not None:
-            rows.append(("energy per call", f"{energy.energy_j * 1e3:.4g} mJ", str(energy.grade)))
+        for name, energy in (("energy per call", self.energy), ("baseline, energy per call", self.baseline_energy)):
+            if energy is not None:
+                rows += _energy_rows(name, energy)
         return rows
 
     def remarks(self) -> list[str]:
@@ -84,16 +147,47 @@ class Measurement:
                 "decides here; measure with a larger --batch, or compare bit operations"
             )
         if self.latency:
-            found += [f"flag: {flag.value}" for flag in self.latency.flags]
+            found += [f"latency: {flag.value}" for flag in self.latency.flags]
+        for name, energy in (("energy", self.energy), ("baseline's energy", self.baseline_energy)):
+            if energy is not None:
+                found += [f"{name}: {flag.value}" for flag in energy.flags]
+                if energy.reason:
+                    found.append(f"{name}: {energy.reason}")
         return found
+
+
+def _energy_rows(name: str, energy: Energy) -> list[tuple[str, str, str]]:
+    if energy.energy_j is None:
+        return [(name, "none", energy.reason or "")]
+    if energy.grade == "estimated":
+        ends = "" if energy.interval is None else interval(energy.interval, joules)
+        return [(f"{name}, estimated", joules(energy.energy_j), ends)]
+    rows = [(name, joules(energy.energy_j), "" if energy.interval is None else interval(energy.interval, joules))]
+    if energy.energy_above_idle_j is not None and energy.above_idle_interval is not None:
+        above = interval(energy.above_idle_interval, joules)
+        if "below-resolution" in energy.flags:
+            rows.append((f"{name}, above idle", "below resolution", above))
+        else:
+            rows.append((f"{name}, above idle", joules(energy.energy_above_idle_j), above))
+    return rows
+
+
+def scaled(value: float, unit: str) -> str:
+    """A quantity for people: four digits and the prefix that suits them."""
+    for prefix, scale in (("", 1.0), ("m", 1e-3), ("µ", 1e-6)):
+        if abs(value) >= scale:
+            return f"{value / scale:.4g} {prefix}{unit}"
+    return f"{value * 1e9:.4g} n{unit}"
 
 
 def seconds(value: float) -> str:
     """A time for people."""
-    for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
-        if value >= scale:
-            return f"{value / scale:.4g} {unit}"
-    return f"{value * 1e9:.4g} ns"
+    return scaled(value, "s")
+
+
+def joules(value: float) -> str:
+    """An energy for people."""
+    return scaled(value, "J")
 
 
 def plain(value: float) -> str:
@@ -106,104 +200,67 @@ def interval(found: Interval, show: Callable[[float], str]) -> str:
     return f"{show(found.low)} to {show(found.high)}"
 
 
-def example_arrays(signatures: Sequence[Signature], batch: int, seed: int = 0) -> list[Array]:
-    """Inputs to time a network with: standard normal numbers, zeros for integers; dense kernels do not care."""
-    random = np.random.default_rng(seed)
-    arrays: list[Array] = []
-    for entry in signatures:
-        shape = [batch if n is None else n for n in entry.shape]
-        dtype = np.dtype(entry.dtype)
-        values = random.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
-        arrays.append(values.astype(dtype))
-    return arrays
-
-
 def measure_model(
     target: Target,
     model: Artifact | Path,
     *,
     baseline: Artifact | Path | None = None,
-    metrics: Sequence[str] = ("latency",),
-    batch: int = 1,
-    threads: int = 1,
-    budget_s: float = 10.0,
-    inputs: Sequence[Array] | None = None,
+    conditions: Conditions = Conditions(),
+    isolate: bool = True,
 ) -> Measurement:
     """Measure a model on a target, in turns with a baseline where one is given.
 
     Args:
         target: where to run.
         model: what to measure.
-        baseline: what to compare its latency with.
-        metrics: `latency`, `energy`.
-        batch: length of the batch axis of made-up inputs.
-        threads: threads of the runtime.
-        budget_s: time to spend on latency at most.
-        inputs: real inputs instead of made-up ones.
+        baseline: what to compare with.
+        conditions: how to measure.
+        isolate: measure in a process of its own, which may crash or hang without harm.
 
     Raises:
-        UsageError: an unknown metric, or energy where there is no meter.
+        UsageError: an unknown metric or meter.
+        MeterUnavailableError: energy where there is no meter; said before anything runs.
         TargetError: the runtime refuses a model.
+        WorkerError: the process of its own crashed, hung or ran out of memory.
     """
-    for name in metrics:
-        if name not in METRICS:
-            raise UsageError(f"there is no metric {name!r}", mend=did_you_mean(name, list(METRICS)))
-    if batch < 1:
-        raise UsageError(f"the batch must be at least 1; found {batch}")
-    meter = energy_meter(target) if "energy" in metrics else None
-    session = target.load(model, threads=threads)
-    run = bound(session, inputs, batch)
-    latency = None
-    if "latency" in metrics:
-        other = bound(target.load(baseline, threads=threads), inputs, batch) if baseline is not None else None
-        floor_session = target.load(target.floor(model), threads=threads)
-        floor = bound(floor_session, None, 1)
-        latency = LatencyMeter(budget_s=budget_s).measure(run, other, floor)
-    energy = meter.measure(run) if meter is not None else None
-    size = model.size_bytes if isinstance(model, Artifact) else model.stat().st_size
-    return Measurement(target.name, batch, threads, size, latency, energy, provenance())
+    from .bench import Bench
+    from .isolation.bench import IsolatedBench
+
+    with IsolatedBench(target, conditions.memory_limit_bytes) if isolate else Bench(target) as bench:
+        return bench.measure(model, conditions, baseline)
 
 
-def bound(session: Session, inputs: Sequence[Array] | None, batch: int) -> Any:
-    """A call that runs a session on the inputs given, or on made-up ones."""
-    return session.bind(list(inputs) if inputs is not None else example_arrays(session.inputs, batch))
-
-
-def energy_meter(target: Target) -> Any:
-    """The meter of the target's device.
+def energy_meter(target: Target, meter: str = "auto") -> EnergyMeter:
+    """The meter of the device that a target runs on, if it can measure there.
 
     Raises:
-        UsageError: there is none that can be read; says why and what would mend it.
+        UsageError: the text names no meter.
+        MeterUnavailableError: there is none that can be read; says why and what would mend it.
     """
-    from .energy import EnergyMeter
+    from .energy import able, chosen_meter
 
-    return EnergyMeter.nvml() if target.name.rpartition(":")[2] in ("cuda", "tensorrt") else EnergyMeter.rapl()
-
-
-def provenance() -> dict[str, str]:
-    """Where and with what a measurement was taken."""
-    import platform
-    from datetime import UTC, datetime
-
-    import onnxruntime
-
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "host": platform.node(),
-        "processor": processor(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        "onnxruntime": onnxruntime.__version__,
-    }
+    return able(chosen_meter(meter, gpu=gpu_of(target), on_gpu=on_gpu(target)))
 
 
-def processor() -> str:
-    """The processor's model name where the system tells."""
-    import platform
+def on_gpu(target: Target) -> bool:
+    """Whether a target runs on an NVIDIA GPU."""
+    return target.name.rpartition(":")[2] in ("cuda", "tensorrt")
 
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.machine())
+
+def gpu_of(target: Target) -> str | None:
+    """UUID of the GPU that a target runs on; None for processors, and where there is no GPU."""
+    if not on_gpu(target):
+        return None
+    from .onnxruntime.device import device_uuid
+
+    return device_uuid()
+
+
+def asked(conditions: Conditions) -> dict[str, Any]:
+    """Conditions as plain data, ready for JSON."""
+    return {**asdict(conditions), "metrics": list(conditions.metrics)}
+
+
+def names(texts: Sequence[str]) -> tuple[str, ...]:
+    """Metrics given one by one or as a list with commas, each once."""
+    return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))

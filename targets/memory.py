@@ -13,12 +13,20 @@ FUSED = frozenset({*UNARY, "batch_norm", "prelu", "quantize", "cast"})
 
 
 def peak_activation_bytes(graph: Graph) -> int:
-    """The most bytes of activations that live at once for a batch of 1, when ops run in the graph's order.
+    """The most bytes of activations that live at once for a batch of 1; see `live_bytes`."""
+    return max(live_bytes(graph).values(), default=0)
+
+
+def live_bytes(graph: Graph) -> dict[str, int]:
+    """The bytes of activations that live while each op runs, for a batch of 1, when ops run in the graph's order.
 
     A value lives from the op that defines it to its last reader; inputs from the start, outputs to the end. While an op
     runs, what it reads and what it gives are both there. A value whose only reader treats each element alone (`FUSED`)
     is computed in registers and takes no room; a `reshape` shares the room of what it reads. Formats of fewer than 8
     bits are packed.
+
+    Returns:
+        By the ops' names, stored tensors left out.
     """
     rooms = _rooms(graph)
     last = dict.fromkeys(rooms.values(), -1)
@@ -31,16 +39,18 @@ def peak_activation_bytes(graph: Graph) -> int:
             last[rooms[name]] = len(graph.ops)
     bytes_of = {room: _bytes(graph, room) for room in last}
     alive = {i.name for i in graph.inputs}
-    peak = now = sum(bytes_of[name] for name in alive)
+    now = sum(bytes_of[name] for name in alive)
+    found: dict[str, int] = {}
     for i, op in enumerate(graph.ops):
         for room in {rooms[r] for r in op.results if r in rooms} - alive:
             alive.add(room)
             now += bytes_of[room]
-        peak = max(peak, now)
+        if op.kind not in STORED:
+            found[op.name] = now
         for room in [r for r in alive if last[r] <= i]:
             alive.remove(room)
             now -= bytes_of[room]
-    return peak
+    return found
 
 
 def _rooms(graph: Graph) -> dict[str, str]:

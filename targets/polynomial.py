@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import reduce
 from typing import TypeAlias, cast
 
-from ..ir import SPECS, Axis, Batch, Const, Graph, Op, Product, Sum, Type, Width
-from ..ir.layers import layers, operand
-from .cost import MACS, stored_steps_of
+from ..ir import Axis, Batch, Const, Graph, Product, Sum, Type, Width
+from .cost import stored_steps_of
+from .counting import products
 
 Monomial: TypeAlias = "tuple[str, ...]"
 """Widths in alphabetical order, one entry per power; empty: the constant."""
@@ -29,15 +29,12 @@ class Totals:
 
 
 def compiled_totals(graph: Graph) -> Callable[[Mapping[str, int]], Totals]:
-    """The totals of a graph as a function of its widths, by their names; formats stay those of the graph.
-
-    Raises:
-        NotImplementedError: a layer's multiplications are not the product of its lengths (none of today's kinds).
-    """
-    macs: list[tuple[Polynomial, int]] = []
-    for layer in layers(graph):
-        bits = graph.types[operand(layer, "weight") or ""].format.bits * graph.types[layer.inputs[0]].format.bits
-        macs.append((macs_of(graph, layer), bits))
+    """The totals of a graph as a function of its widths, by their names; formats stay those of the graph."""
+    macs = [
+        (reduce(product, map(length_of, found.axes), {(): 1}), found.bits)
+        for op in graph.ops
+        for found in products(graph, op)
+    ]
     sizes = [(op, elements_of(op.type)) for op in graph.stored]
     steps = total(times(length_of(axis), 32) for axis in stored_steps_of(graph))
     found = (
@@ -50,16 +47,6 @@ def compiled_totals(graph: Graph) -> Callable[[Mapping[str, int]], Totals]:
     source = f"lambda {', '.join(f'w{i}' for i in range(len(names)))}: ({', '.join(text(p, names) for p in found)},)"
     evaluate = cast(Callable[..., tuple[int, ...]], eval(source, {"__builtins__": {}}))
     return lambda widths: Totals(*evaluate(*[widths[name] for name in names]))
-
-
-def macs_of(graph: Graph, layer: Op) -> Polynomial:
-    """The multiply-additions of a layer: elements of its result times weights per output (`cost.macs_per_output`)."""
-    if layer.kind in MACS:
-        raise NotImplementedError(f"the multiplications of {layer.kind} have no polynomial yet")
-    weight, at = graph.types[operand(layer, "weight") or ""], SPECS[layer.kind].weight_axis
-    assert at is not None
-    rest = weight.axes[:at] + weight.axes[at + 1 :]
-    return reduce(product, map(length_of, (*layer.type.axes, *rest)), {(): 1})
 
 
 def elements_of(type: Type) -> Polynomial:

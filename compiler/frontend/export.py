@@ -66,7 +66,7 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *
                 positional = shapes[0] if not kwargs else (*shapes[0], *shapes[1].values())
                 return Traced(_export(module, wide_args, wide_kwargs, positional), dynamic=True)
             except Exception as error:  # torch.export raises whatever the traced code and its own checks raise
-                refused = _first_line(error)
+                refused = one_line(error)
         else:
             refused = (
                 "no input is a tensor with a batch axis" if dynamic else "an axis depends on the batch in other ways"
@@ -75,7 +75,7 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *
             return Traced(_export(module, args, dict(kwargs), None), dynamic=False, why_static=refused)
         except Exception as error:
             raise ExportError(
-                f"{_place(error)}error: torch.export refuses this model: {_first_line(error)}",
+                f"{_place(error)}error: torch.export refuses this model: {one_line(error)}",
                 mend="The model must be traceable: no Python branches on tensor values, no data-dependent shapes. "
                 "`--debug` shows the whole of torch's report.",
             ) from error
@@ -85,14 +85,14 @@ def trace(module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any], *
 
 
 def _export(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], shapes: Any) -> ExportedProgram:
-    with warnings.catch_warnings(), torch.no_grad(), _silenced():
+    with warnings.catch_warnings(), torch.no_grad(), silenced():
         warnings.simplefilter("ignore")
         program = torch.export.export(module, args, kwargs or None, dynamic_shapes=shapes, strict=False)
         return program.run_decompositions({})
 
 
 @contextmanager
-def _silenced() -> Generator[None]:
+def silenced() -> Generator[None]:
     """Keep torch from printing its reports; what counts of them is in the error it raises."""
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         yield
@@ -115,7 +115,8 @@ def _dynamic(value: Any, hint: int) -> Any:
     return {0: Dim.DYNAMIC} if isinstance(value, Tensor) and value.dim() and value.shape[0] == hint else None
 
 
-def _first_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An exception in one line: its class and the first line of its text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 

@@ -13,6 +13,7 @@ from ...ir import infer, verify, without_dead_code
 from ..network import Network
 from ..weights import Store
 from .export import Traced, trace
+from .task import Task
 from .walk import LoweringError, OtherDynamicAxis, Walk, flattened
 
 
@@ -41,6 +42,19 @@ def lower_module(
         network = lower_program(trace(module, args, kwargs, dynamic=False), called)
     check(network, module, args, kwargs)
     return network
+
+
+def lower_task(task: Task) -> Network:
+    """The network of a task: its module lowered, or what was lowered or exported before.
+
+    Raises:
+        NascError: see `lower_module`.
+    """
+    if task.lowered is not None:
+        return task.lowered()
+    example = task.example_inputs
+    with task.importing():
+        return lower_module(task.model, example.args, example.kwargs, name=task.name)
 
 
 def snake(name: str) -> str:

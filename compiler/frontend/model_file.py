@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import ast
 import difflib
-import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,51 +14,52 @@ import torch
 from torch import nn
 from torch.utils.data import Dataset
 
-from ...ir.errors import UsageError, did_you_mean, nearest
+from ...ir.errors import UsageError, nearest
 from ..data import seeded
+from ..network import Network
 from ..training_settings import TrainingSettings
+from .given import Given
 from .model_values import NAMES, WHAT_TO_WRITE, task_of
+from .sources import FORMS, Reader, from_attribute, from_network, from_program
 from .task import Task
-from .user_code import Surroundings, blaming, execute, shown
+from .user_code import Surroundings, execute, shown
 
 
-def load_task(source: str | Path, *, input_shape: str | None = None, seed: int | None = None) -> Task:
-    """The task that a model file, or an attribute of an importable module, describes.
+def load_task(
+    source: str | Path,
+    *,
+    given: Given | None = None,
+    seed: int | None = None,
+    readers: Mapping[str, Reader] | None = None,
+) -> Task:
+    """The task that a model file describes, or another form of `FORMS`.
 
-    The file is executed: it can do whatever you can. While it runs, and while functions of it run later, the folder it
-    lies in is importable; afterwards `sys.path` and `sys.modules` are as before. It runs under random seed 0 (or the
+    A model file is executed: it can do whatever you can. While it runs, and while functions of it run later, the folder
+    it lies in is importable; afterwards `sys.path` and `sys.modules` are as before. It runs under random seed 0 (or the
     seed in its `training`), so a network it makes has the same initial weights each time.
 
     Args:
-        source: `model.py`, or `package.module:attribute` (a module, or what makes one without arguments), such as
-            `torchvision.models:resnet18`.
-        input_shape: shapes of random example inputs where the source names none: `1x3x224x224`; several with commas.
+        source: `model.py`, `package.module:attribute` (a module, or what makes one, such as
+            `torchvision.models:resnet18`), `timm:NAME`, `model.pt2` of `torch.export.save`, `model.nasc`.
+        given: what is said beside it: example inputs, weights, arguments of what makes the model.
         seed: takes the place of the seed in the file's training settings.
+        readers: more files that hold networks, by suffix: what reads each.
 
     Raises:
         UsageError: no such file or attribute; a name is missing or misspelt; a value is of the wrong type.
         NascError: the code raised (shown at its own line), or the checkpoint does not fit.
     """
-    text = str(source)
-    task = _from_file(text, input_shape) if _is_path(text) else _from_attribute(text, input_shape)
+    text, given = str(source), given or Given()
+    known = {".nasc": Network.load, **(readers or {})}
+    suffix = Path(text).suffix
+    if suffix in known:
+        task = from_network(Path(text), given, known[suffix])
+    elif suffix == ".pt2":
+        task = from_program(Path(text), given)
+    else:
+        task = _from_file(text, given) if _is_path(text) else from_attribute(text, given)
+    task = replace(task, words=given.words)
     return task if seed is None else task.with_seed(seed)
-
-
-def example_of_shape(text: str) -> torch.Tensor | tuple[torch.Tensor, ...]:
-    """Random tensors (normal, seed 0) of the shapes in a text such as `1x3x224x224` or `1x16,1x4`.
-
-    Raises:
-        UsageError: it is no list of shapes.
-    """
-    shapes: list[list[int]] = []
-    for part in text.split(","):
-        sizes = part.strip().lower().split("x")
-        if not all(size.isdecimal() and int(size) > 0 for size in sizes):
-            raise UsageError(f"input shape {text!r} is no shape", mend="Write it as 1x3x224x224, the batch first.")
-        shapes.append([int(size) for size in sizes])
-    with seeded(0):
-        made = tuple(torch.randn(shape) for shape in shapes)
-    return made[0] if len(made) == 1 else made
 
 
 def _is_path(text: str) -> bool:
@@ -67,12 +68,11 @@ def _is_path(text: str) -> bool:
     if ":" in text:
         return False
     raise UsageError(
-        f"{text}: no such file" if "/" in text or "\\" in text else f"{text!r} names no model",
-        mend="Give a model file (model.py) or package.module:attribute (torchvision.models:resnet18).",
+        f"{text}: no such file" if "/" in text or "\\" in text else f"{text!r} names no model", mend=f"Give {FORMS}."
     )
 
 
-def _from_file(text: str, input_shape: str | None) -> Task:
+def _from_file(text: str, given: Given) -> Task:
     path = Path(text)
     if path.is_dir():
         raise UsageError(f"{text}: is a folder, expected a model file such as {path / 'model.py'}")
@@ -85,15 +85,18 @@ def _from_file(text: str, input_shape: str | None) -> Task:
     if path.suffix != ".py":
         raise UsageError(
             f"{text}: a model file is Python and ends in .py",
-            mend="Define `model` and `example_inputs` in a .py file; it can name this file as its `checkpoint`.",
+            mend="Define `model` and `example_inputs` in a .py file; it can name this file as its `checkpoint`. "
+            "A program of torch.export.save ends in .pt2.",
         )
     path = path.resolve()
     place, surroundings = shown(path), Surroundings(path.parent)
     with seeded(0):
         module = execute(path, surroundings)
     values = _values(module, place)
-    if "example_inputs" not in values and input_shape is not None:
-        values["example_inputs"] = example_of_shape(input_shape)
+    if (example := given.example()) is not None:
+        values["example_inputs"] = example
+    if (checkpoint := given.checkpoint()) is not None:
+        values["checkpoint"] = checkpoint
 
     def remake(seed: int) -> object:
         with seeded(seed):
@@ -107,28 +110,8 @@ def _from_file(text: str, input_shape: str | None) -> Task:
         code=_code(path, surroundings),
         surroundings=surroundings,
         remake=remake,
+        arguments=given.arguments,
     )
-
-
-def _from_attribute(text: str, input_shape: str | None) -> Task:
-    name, _, attribute = text.partition(":")
-    surroundings = Surroundings(Path.cwd())
-    if not name or not attribute or not all(part.isidentifier() for part in (*name.split("."), attribute)):
-        raise UsageError(
-            f"{text!r} names no model",
-            mend="Give a model file (model.py) or package.module:attribute (torchvision.models:resnet18).",
-        )
-    with blaming(f"import {name}", surroundings), seeded(0):
-        module = importlib.import_module(name)
-    if not hasattr(module, attribute):
-        known = [known for known in dir(module) if not known.startswith("_")]
-        raise UsageError(f"{name} has no attribute {attribute!r}", mend=did_you_mean(attribute, known))
-    if input_shape is None:
-        raise UsageError(
-            f"{text}: what are its inputs?", mend="Give the shape with the batch first: --input 1x3x224x224"
-        )
-    values = {"model": getattr(module, attribute), "example_inputs": example_of_shape(input_shape)}
-    return task_of(values, name=attribute, source=text, surroundings=surroundings)
 
 
 def _values(module: ModuleType, place: str) -> dict[str, Any]:

@@ -53,6 +53,7 @@ def task_of(
     code: str = "",
     surroundings: Surroundings | None = None,
     remake: Callable[[int], object] | None = None,
+    arguments: Mapping[str, Any] | None = None,
 ) -> Task:
     """A task from named values.
 
@@ -64,6 +65,7 @@ def task_of(
         code: text of the code that makes the network.
         surroundings: the folder that the person's code imports from.
         remake: gives `model`'s value anew with the seed's random numbers, where the value is a finished network.
+        arguments: keyword arguments of the function or class that makes the model.
 
     Raises:
         UsageError: a value is of the wrong type.
@@ -75,7 +77,7 @@ def task_of(
         if required not in values:
             raise UsageError(f"{source}: defines no `{required}`", mend=f"Write: {WHAT_TO_WRITE[required]}")
     training = _training(values.get("training"), source)
-    make = _maker(values["model"], source, surroundings, remake)
+    make = _maker(values["model"], source, surroundings, remake, arguments or {})
     example = _example(values["example_inputs"], source, surroundings)
     seed = 0 if training is None else training.seed
     given = values["model"]
@@ -121,16 +123,26 @@ def described_value(value: object) -> str:
 
 
 def _maker(
-    value: object, source: str, surroundings: Surroundings | None, remake: Callable[[int], object] | None
+    value: object,
+    source: str,
+    surroundings: Surroundings | None,
+    remake: Callable[[int], object] | None,
+    arguments: Mapping[str, Any],
 ) -> Callable[[int], nn.Module] | None:
     if not isinstance(value, nn.Module) and not callable(value):
         raise wrong("model", value, "an nn.Module or a function that makes one", source)
+    if arguments and isinstance(value, nn.Module):
+        raise UsageError(
+            f"{source}: `model` is one finished network, so it takes no arguments ({', '.join(arguments)})",
+            mend="Give a function (or the class) that makes the network.",
+        )
     again: Callable[[int], object] | None = remake
     if not isinstance(value, nn.Module):
 
         def call(seed: int) -> object:
-            with blaming("model()", surroundings), seeded(seed):
-                return value()
+            said = ", ".join(f"{k}={v!r}" for k, v in arguments.items())
+            with blaming(f"model({said})", surroundings), seeded(seed):
+                return value(**arguments)
 
         again = call
     if again is None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...ir.errors import UsageError
 from ..data import Batch, Data, Inputs, Rows, Stream, add_tensor, apply, as_data, described, seeded, tensors_of
+from ..network import Network
 from ..training import Loss, default_loss
 from ..training_settings import TrainingSettings
 from .user_code import Surroundings, blaming
@@ -78,6 +79,8 @@ class Task:
         make: makes the network anew with initial weights from a seed; None where only one instance was given.
         surroundings: the folder the model's code imports from.
         folder: the folder of the model file; None where there is none.
+        lowered: gives the network where `model` is not what is lowered: it was lowered or exported before.
+        words: what the command line says beside the source: `--input 1x3x64x64`.
     """
 
     name: str
@@ -95,6 +98,8 @@ class Task:
     make: Callable[[int], nn.Module] | None = None
     surroundings: Surroundings | None = None
     folder: Path | None = None
+    lowered: Callable[[], Network] | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def has_data(self) -> bool:

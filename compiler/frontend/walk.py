@@ -78,9 +78,8 @@ class Walk:
         self.users = [
             s.arg.name for s in signature.output_specs if s.kind == OutputKind.USER_OUTPUT and hasattr(s.arg, "name")
         ]
-        self.taken |= {
-            s.target for s in signature.input_specs if s.target and s.kind in (InputKind.PARAMETER, InputKind.BUFFER)
-        }
+        kept = (InputKind.PARAMETER, InputKind.BUFFER, InputKind.CONSTANT_TENSOR)
+        self.named = {str(s.target): self._fresh(str(s.target)) for s in signature.input_specs if s.kind in kept}
 
     def graph(self) -> Graph:
         """The graph with sizes for axes, before inference."""
@@ -116,11 +115,12 @@ class Walk:
             self.types[name] = self.inputs[-1].type
             self.values[node] = (name,)
         elif spec.kind == InputKind.PARAMETER:
-            self._hold(node, str(spec.target), program.state_dict[str(spec.target)], trained=True)
+            target = str(spec.target)
+            self._hold(node, self.named[target], program.state_dict[target], trained=True)
         elif spec.kind in (InputKind.BUFFER, InputKind.CONSTANT_TENSOR):
             target = str(spec.target)
             held = program.state_dict.get(target, program.constants.get(target))
-            self._hold(node, target, cast(Tensor, held), trained=False)
+            self._hold(node, self.named[target], cast(Tensor, held), trained=False)
         else:
             raise LoweringError(f"error: input {node.name!r} of kind {spec.kind.name} cannot be lowered")
 

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Self, TypeAlias
 
 from torch import Tensor
 
-from ...ir import Encoding, NascError, Op, ParseError, UsageError, parse_encoding
+from ...ir import Encoding, Graph, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
 from ..network import Network
 
@@ -77,6 +77,17 @@ class Context:
         if not taken:
             raise PassError(f"{asker} needs data and the data is empty")
         return taken
+
+
+def expect_calibrated(graph: Graph, asker: str) -> None:
+    """Refuse a graph in which a step is unknown.
+
+    Raises:
+        PassError: there is one; names the first.
+    """
+    for op in graph.ops:
+        if op.type.step is not None and not op.type.step.known:
+            raise PassError("it has no step yet", op=op, mend=f"Put `calibrate` before `{asker}`.")
 
 
 PASSES: dict[str, type[Pass]] = {}

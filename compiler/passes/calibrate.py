@@ -177,7 +177,8 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         mse: try narrower ranges and keep the one with the smallest squared error.
         power_of_two: only powers of two.
     """
-    largest = rows.abs().amax(dim=1)
+    least, most = rows.aminmax(dim=1)
+    largest = torch.maximum(-least, most)
     largest = torch.where(largest > 0, largest.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
     full = (largest / format.high).to(torch.float32)
     if power_of_two:
@@ -274,8 +275,8 @@ def observed(
 
         values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
         with torch.no_grad():
-            for batch in batches:
-                run(network.graph, values, batch, quantize=lambda op, x: x, observe=observe)
+            for inputs in batches:
+                run(network.graph, values, inputs, quantize=lambda op, x: x, observe=observe)
         memo.update({name: Seen(torch.cat(parts), tuple(ranges[name])) for name, parts in found.items()})
     return key, {name: memo[name] for name in names}
 
@@ -285,7 +286,8 @@ def thinned(values: Tensor, limit: int) -> Tensor:
     if values.numel() <= limit:
         return values
     chosen = values[:: -(-values.numel() // limit)]
-    return torch.cat([chosen, values.min()[None], values.max()[None]])
+    least, most = values.aminmax()
+    return torch.cat([chosen, least[None], most[None]])
 
 
 def _real_key(network: Network, batches: list[tuple[Tensor, ...]]) -> str:

@@ -8,22 +8,25 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ...ir import SPECS, Graph, Op, Step, Type, UsageError, format_named, operand, rebuilt
-from ...ir.errors import did_you_mean
+from ...ir import SPECS, Graph, Op, Step, Type, format_named, operand, rebuilt
 from ..network import Network
 from ..weights import Computed, Recipe, Rounded, along
 from .base import Context, Pass, PassError, register
+from .calibrate import Calibrate
+from .place import Place, known_target
 
 ACCUMULATOR = format_named("i32")
 LARGEST_BIAS = 1 << 30
 """What a bias may count at most, so that sums of products still have room in 32 bits."""
-TARGETS = ("onnxruntime:cpu", "onnxruntime:cuda", "onnxruntime:tensorrt")
 
 
 @register("legalize")
 @dataclass(frozen=True)
 class Legalize(Pass):
-    """Give the biases of integer layers the accumulator's step, as integer kernels add them.
+    """Bring a calibrated network into the form that the target's integer kernels take.
+
+    What `place` finds missing is rounded and calibrated here, from the same data. Biases of integer layers get the
+    accumulator's step, as integer kernels add them:
 
         %b: f32[$y] = weight    ==>    %b: i32<per 0>[$y] = weight      step = step of input * step of weight channel
 
@@ -36,19 +39,17 @@ class Legalize(Pass):
 
     Raises:
         UsageError: there is no such target.
-        PassError: a step is not calibrated.
+        PassError: a step is not calibrated, or one must be found here and there is no data.
     """
 
     target: str = "onnxruntime:cpu"
 
     def __post_init__(self) -> None:
-        if self.target not in TARGETS:
-            raise UsageError(
-                f"legalize: there is no target {self.target!r}", mend=did_you_mean(self.target, list(TARGETS))
-            )
+        known_target("legalize", self.target)
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
+        network = self.completed(network, context)
         graph, recipes = network.graph, dict(network.weights.recipes)
         types: dict[str, Type] = {}
         for layer in graph.ops:
@@ -63,6 +64,28 @@ class Legalize(Pass):
             return network
         ops = [op.with_type(types[op.name]) if op.name in types else op for op in graph.ops]
         return Network(rebuilt(graph, ops), replace(network.weights, recipes=recipes))
+
+    def completed(self, network: Network, context: Context) -> Network:
+        """The network with all roundings that the target needs, and their steps."""
+        if uncalibrated(network.graph) is not None:
+            return network  # a layer that misses the step says so, see `integer_bias`
+        placed = Place(self.target).run(network, context)
+        if (new := uncalibrated(placed.graph)) is None:
+            return placed
+        if context.data is None:
+            raise PassError(
+                f"the integer kernels of {self.target} need %{new.inputs[0]} rounded, and there is no data to find its"
+                " step",
+                op=new,
+                mend="Put `place` before `calibrate`, or give data.",
+            )
+        return Calibrate().run(placed, context)
+
+
+def uncalibrated(graph: Graph) -> Op | None:
+    """The first `quantize` whose step is not known."""
+    steps = ((op, op.type.step) for op in graph.ops if op.kind == "quantize")
+    return next((op for op, step in steps if step is not None and not step.known), None)
 
 
 def integer_bias(graph: Graph, layer: Op) -> str | None:

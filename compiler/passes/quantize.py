@@ -76,7 +76,7 @@ class Quantize(Pass):
             if step is not None and step.axis is not None:
                 raise UsageError(
                     f"quantize: {name} cannot name an axis for its steps; found {encoding}",
-                    mend="Weights have one step per output channel, or with per=tensor one alone; all else has one per tensor.",
+                    mend="Weights have one step per output channel (per=tensor: one alone), all else one per tensor.",
                 )
             if name != "activations" and step is not None and step.zero != 0:
                 raise UsageError(f"quantize: {name} are symmetric, their zero is 0; found {encoding}")

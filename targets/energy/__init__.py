@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .choose import able, chosen_meter
 from .meter import EnergyMeter, MeterLostError, MeterUnavailableError, Support
 from .record import Energy, EnergyFlag, Grade, Observation
 
@@ -14,4 +15,6 @@ __all__ = [
     "MeterUnavailableError",
     "Observation",
     "Support",
+    "able",
+    "chosen_meter",
 ]

@@ -6,12 +6,18 @@ from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ...ir.errors import NascError
 from ..lock import DEFAULT_TIMEOUT_S, device_lock
 from .counter import Clock, CounterStoppedError, EnergyCounter, RealClock, Run
 from .measurement import Measurement
 from .record import Energy, EnergyFlag, Grade
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .estimate import EnergyPrices, Work
 
 
 class MeterUnavailableError(NascError):
@@ -70,6 +76,7 @@ class EnergyMeter(ABC):
         lock_timeout_s: the longest wait for the device.
         seed: of the waits that spread calls out.
         clock: tells the time.
+        companion: a process that has the device open and waits for this one, so that it is no foreign load.
     """
 
     budget_s: float = 30.0
@@ -78,6 +85,7 @@ class EnergyMeter(ABC):
     lock_timeout_s: float = DEFAULT_TIMEOUT_S
     seed: int = 0
     clock: Clock = field(default_factory=RealClock)
+    companion: int | None = None
 
     @staticmethod
     def nvml(
@@ -113,6 +121,18 @@ class EnergyMeter(ABC):
         from .rapl import RaplMeter
 
         return replace(RaplMeter.choose(Path(powercap)), budget_s=budget_s, width=width)
+
+    @staticmethod
+    def estimated(work: Sequence[Work], prices: EnergyPrices | None = None) -> EnergyMeter:
+        """A meter that counts instead of measuring; its figures are marked estimated.
+
+        Args:
+            work: what one call does; see `estimate.work_of_graph` and `estimate.work_of_kernels`.
+            prices: what operations and bytes cost; None: figures from the literature.
+        """
+        from .estimate import LITERATURE, EnergyEstimator
+
+        return EnergyEstimator(work=tuple(work), prices=prices or LITERATURE)
 
     @property
     @abstractmethod

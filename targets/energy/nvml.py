@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import inf
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,7 @@ class NvmlMeter(EnergyMeter):
     @contextmanager
     def open(self) -> Generator[Source, None, None]:
         with _library() as nvml:
-            sensor = NvmlSensor(nvml, self.uuid)
+            sensor = NvmlSensor(nvml, self.uuid, self.companion)
             device = f"{self.name} ({self.uuid})"
             if (why_not := sensor.refusal(sensor.counter_j)) is None:
                 yield Source(Support(device, Grade.COUNTER), NvmlCounter(sensor))
@@ -90,10 +90,12 @@ class NvmlSensor:
     Args:
         nvml: the `pynvml` module, initialised.
         uuid: which GPU.
+        companion: a process beside this one whose use of the GPU is none of somebody else's.
     """
 
     nvml: Any
     uuid: str
+    companion: int | None = None
 
     def __post_init__(self) -> None:
         self.handle = self._ask(self.nvml.nvmlDeviceGetHandleByUUID, self.uuid, device=False)
@@ -127,7 +129,7 @@ class NvmlSensor:
             if fault.value == nvml.NVML_ERROR_NO_PERMISSION:
                 return "no permission to read the sensor; ask the administrator, or run outside the container"
             if fault.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
-                return "multi-instance mode (MIG) is on" if self._mig() else "not supported by this GPU or driver"
+                return "multi-instance mode (MIG) is on" if self.divided() else "not supported by this GPU or driver"
             raise
         return None
 
@@ -146,7 +148,7 @@ class NvmlSensor:
         )
 
     def _foreign(self) -> tuple[int, ...]:
-        """Processes on the GPU that are not this one.
+        """Processes on the GPU that are neither this one nor its companion.
 
         Inside a container NVML may give numbers that mean nothing here, this process's own among them: one number that
         names no process of ours is taken for our own if our own is missing.
@@ -155,12 +157,14 @@ class NvmlSensor:
         users: set[int] = set()
         for ask in (nvml.nvmlDeviceGetComputeRunningProcesses, nvml.nvmlDeviceGetGraphicsRunningProcesses):
             users |= {user.pid for user in self._tell(ask) or ()}
+        users.discard(self.companion or 0)
         if os.getpid() in users:
             return tuple(sorted(users - {os.getpid()}))
         unknown = sorted(user for user in users if not Path(f"/proc/{user}").exists())
         return tuple(sorted(users - set(unknown[:1])))
 
-    def _mig(self) -> bool:
+    def divided(self) -> bool:
+        """Whether the GPU is divided into instances (MIG)."""
         mode = self._tell(self.nvml.nvmlDeviceGetMigMode)
         return mode is not None and mode[0] == self.nvml.NVML_DEVICE_MIG_ENABLE
 
@@ -279,3 +283,74 @@ def _library() -> Generator[Any, None, None]:
         yield pynvml
     finally:
         pynvml.nvmlShutdown()
+
+
+def gpu_facts(uuid: str) -> dict[str, Any]:
+    """What NVML says of a GPU, for records: name, UUID and driver, and its state now.
+
+    Raises:
+        MeterUnavailableError: no library, no driver, no such device.
+    """
+    meter = NvmlMeter.choose(uuid=uuid)
+    with _library() as nvml:
+        return {
+            "name": meter.name,
+            "uuid": meter.uuid,
+            "driver": nvml.nvmlSystemGetDriverVersion(),
+            **asdict(NvmlSensor(nvml, meter.uuid).observe()),
+        }
+
+
+def gpu_survey() -> Iterator[tuple[str, str, bool, str]]:
+    """What there is to know of every GPU: what, what was found, whether something cannot be done, what would mend it.
+
+    Raises:
+        MeterUnavailableError: no library or no driver; says how to mend it.
+    """
+    with _library() as nvml:
+        count = nvml.nvmlDeviceGetCount()
+        yield "driver", nvml.nvmlSystemGetDriverVersion(), False, ""
+        uuids = [nvml.nvmlDeviceGetUUID(nvml.nvmlDeviceGetHandleByIndex(index)) for index in range(count)]
+    if not uuids:
+        yield (
+            "GPU",
+            "none",
+            True,
+            "Give the container a GPU (docker run --gpus all), or check `lspci | grep -i nvidia`.",
+        )
+    for index, uuid in enumerate(uuids):
+        meter = NvmlMeter.choose(uuid=uuid)
+        support = meter.support()
+        with _library() as nvml:
+            sensor = NvmlSensor(nvml, uuid)
+            yield from _of_gpu(f"GPU {index}", meter, support, sensor.observe(), sensor.divided())
+
+
+def _of_gpu(
+    name: str, meter: NvmlMeter, support: Support, now: Observation, divided: bool
+) -> Iterator[tuple[str, str, bool, str]]:
+    yield name, f"{meter.name}, {meter.uuid}", False, ""
+    if support.grade == Grade.COUNTER:
+        yield f"{name}, energy", "energy counter", False, ""
+    else:
+        mend = "Choose latency, or a GPU with an energy counter (Volta and later)."
+        if support.reason and "permission" in support.reason:
+            mend = "Ask the administrator for access to NVML, or run outside the container."
+        if divided:
+            mend = "Energy is measured for whole GPUs; dividing it is the administrator's to undo: nvidia-smi -mig 0"
+        yield f"{name}, energy", support.reason or "none", support.grade is None, mend
+    if divided:
+        yield f"{name}, MIG", "divided into instances; its clocks and energy are those of all of them", False, ""
+    clocks = f"{now.sm_clock_mhz or '?'} MHz, memory {now.memory_clock_mhz or '?'} MHz, {now.temperature_c or '?'} °C"
+    yield f"{name}, clocks", clocks, False, ""
+    if now.throttle:
+        slow = f"slowed down: {', '.join(now.throttle)}"
+        yield (
+            f"{name}, throttling",
+            slow,
+            False,
+            "Let it cool down, or see its power limit: nvidia-smi -q -d PERFORMANCE",
+        )
+    if now.foreign:
+        others = f"used by processes {', '.join(map(str, now.foreign))}"
+        yield f"{name}, users", others, False, "Measure when they are done; nvidia-smi names them."

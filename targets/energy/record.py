@@ -13,6 +13,7 @@ class Grade(StrEnum):
 
     COUNTER = "counter"  # from the device's own energy counter
     POWER_SAMPLES = "power-samples"  # from samples of the device's power, summed up here
+    ESTIMATED = "estimated"  # counted from operations and bytes; nothing was measured
 
 
 class EnergyFlag(StrEnum):
@@ -27,6 +28,7 @@ class EnergyFlag(StrEnum):
     BELOW_RESOLUTION = "below-resolution"  # the energy above idle cannot be told from none
     WIDE = "wide"  # the budget ended before the interval was as narrow as asked
     LOWER_GRADE = "lower-grade"  # there is no energy counter; power samples were summed up
+    ESTIMATED = "estimated"  # nothing was measured
 
 
 @dataclass(frozen=True)

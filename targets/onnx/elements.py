@@ -80,3 +80,33 @@ def _integers(found: Array, format: Format, dtype: np.dtype[Any], name: str) -> 
             f" {format} holds {format.low} to {format.high}"
         )
     return np.ascontiguousarray(found.astype(dtype))
+
+
+KERNELS: dict[str, frozenset[int]] = {
+    kind: frozenset(elements)
+    for kind, elements in {
+        "Where": (FLOAT, 10, 11, INT32, INT64, UINT8),
+        "Pad": (FLOAT, 10, 11, INT32, INT64, UINT8, INT8, 9),
+        "TopK": (FLOAT, 10, 11, INT32, INT64),
+        "ReduceMax": (FLOAT, 10, 11, INT32, INT64, UINT8, INT8),
+        "ArgMax": (FLOAT, 10, 11, INT32, UINT8, INT8),
+        "Arithmetic": (FLOAT, 10, 11, INT32, INT64, 16),
+        "Compare": (FLOAT, 10, 11, INT32, INT64),
+        "Equal": (FLOAT, 10, 11, INT32, INT64, 9),
+        "Trilu": (FLOAT, 10, 11, INT64, 9),
+    }.items()
+}
+"""Element types that ONNX Runtime's CPU provider has kernels for, where those are few."""
+
+
+def computing(kind: str, format: Format) -> Format:
+    """The format in which a node of a kind computes values of a format: integers without a kernel as 32-bit ones, or
+    64-bit ones in binary64.
+
+    Floats stay what they are: ONNX Runtime computes 16-bit ones in 32 bits by itself.
+    """
+    if format.is_float or element(format)[0] in KERNELS[kind]:
+        return format
+    if format == I64:
+        return F64
+    return I32 if INT32 in KERNELS[kind] else I64

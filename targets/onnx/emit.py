@@ -10,14 +10,32 @@ import onnx
 from ...ir import STORED, Axis, Const, Graph, Op, Type, UsageError, Weights
 from ...ir.axes import has_batch, size, substitute
 from ...ir.formats import F32
-from . import layers, norms, pointwise, pools, quantize, shapes
+from . import (
+    arithmetic,
+    choices,
+    indexing,
+    layers,
+    norms,
+    pieces,
+    pointwise,
+    pools,
+    products,
+    quantize,
+    reduce,
+    resample,
+    shapes,
+    windows,
+)  # fmt: skip
 from .elements import element
 from .external import External
 from .registry import EMITTERS, EmissionError, Emitter
 from .style import ONNXRUNTIME, Recoded, Style, recoded
 from .writer import Writer
 
-FAMILIES = (layers, norms, pointwise, pools, quantize, shapes)
+FAMILIES = (
+    arithmetic, choices, indexing, layers, norms, pieces, pointwise, pools, products, quantize, reduce, resample,
+    shapes, windows,
+)  # fmt: skip
 """The modules whose import declares the emitters."""
 
 OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}

@@ -96,3 +96,24 @@ def convolution(writer: Writer, op: Op) -> None:
         dilations=writer.window(op, "dilation", rank),
         group=writer.integer(op, "groups"),
     )
+
+
+@emits("conv_transpose1d", "conv_transpose2d", "conv_transpose3d")
+def transposed(writer: Writer, op: Op) -> None:
+    """ConvTranspose over one, two or three axes."""
+    format, weight = op.type.format, op.inputs[1]
+    kernel = writer.lengths(weight)[2:]
+    rank = len(kernel)
+    padding = writer.window(op, "padding", rank)
+    inputs = [input_of(writer, op), writer.real(weight, format), *bias_of(writer, op, format)]
+    writer.node(
+        "ConvTranspose",
+        inputs,
+        op.name,
+        kernel_shape=kernel,
+        strides=writer.window(op, "stride", rank),
+        pads=padding + padding,
+        output_padding=writer.window(op, "output_padding", rank),
+        dilations=writer.window(op, "dilation", rank),
+        group=writer.integer(op, "groups"),
+    )

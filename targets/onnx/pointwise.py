@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from ...ir import Format, Op
-from ...ir.formats import F32, FLOATS
+from math import log
+
+from ...ir import Op
 from .elements import stored
 from .registry import emits
 from .writer import Writer
@@ -11,8 +12,12 @@ from .writer import Writer
 PLAIN = {
     "relu": "Relu", "selu": "Selu", "mish": "Mish", "sigmoid": "Sigmoid", "tanh": "Tanh", "hardswish": "HardSwish",
     "exp": "Exp", "log": "Log", "sqrt": "Sqrt", "neg": "Neg", "abs": "Abs", "erf": "Erf", "reciprocal": "Reciprocal",
+    "sin": "Sin", "cos": "Cos", "atan": "Atan", "sign": "Sign", "floor": "Floor", "ceil": "Ceil", "round": "Round",
+    "softsign": "Softsign",
 }  # fmt: skip
 """Ops that ONNX has under another name and with the same meaning, without attributes."""
+WHOLE = frozenset({"floor", "ceil", "round"})
+"""Those that leave integers as they are."""
 
 
 def operand(writer: Writer, op: Op) -> str:
@@ -22,8 +27,13 @@ def operand(writer: Writer, op: Op) -> str:
 
 @emits(*PLAIN)
 def plain(writer: Writer, op: Op) -> None:
-    """One node of the same meaning."""
-    writer.node(PLAIN[op.kind], [operand(writer, op)], op.name)
+    """One node of the same meaning; rounding leaves integers as they are, and their ReLU is a maximum."""
+    if not op.type.format.is_float and op.kind in WHOLE:
+        writer.node("Identity", [operand(writer, op)], op.name)
+    elif not op.type.format.is_float and op.kind == "relu":
+        clip(writer, op, 0.0, None)
+    else:
+        writer.node(PLAIN[op.kind], [operand(writer, op)], op.name)
 
 
 def clip(writer: Writer, op: Op, low: float | None, high: float | None) -> None:
@@ -123,48 +133,6 @@ def rsqrt(writer: Writer, op: Op) -> None:
     writer.node("Reciprocal", [root], op.name)
 
 
-BINARY = {
-    "add": "Add", "sub": "Sub", "mul": "Mul", "div": "Div", "pow": "Pow", "maximum": "Max", "minimum": "Min",
-}  # fmt: skip
-COMPARE = {
-    "eq": "Equal", "ne": "Equal", "lt": "Less", "le": "LessOrEqual", "gt": "Greater", "ge": "GreaterOrEqual",
-}  # fmt: skip
-
-
-def pair(writer: Writer, op: Op, format: Format) -> list[str]:
-    """The two operands in one format: two values, or a value and a number on either side."""
-    values = [writer.real(name, format) for name in op.inputs]
-    right, left = writer.attribute(op, "other"), writer.attribute(op, "input")
-    if right is not None:
-        values.append(writer.number(_float(right), format))
-    if left is not None:
-        values.insert(0, writer.number(_float(left), format))
-    return values
-
-
-def _float(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)
-
-
-@emits(*BINARY)
-def binary(writer: Writer, op: Op) -> None:
-    """Arithmetic with broadcasting."""
-    writer.node(BINARY[op.kind], pair(writer, op, op.type.format), op.name)
-
-
-@emits(*COMPARE)
-def compare(writer: Writer, op: Op) -> None:
-    """A truth value per element."""
-    formats = [t.format if (t := writer.type(n)).format.is_float else F32 for n in op.inputs]
-    operands = pair(writer, op, min(formats, key=FLOATS.index))
-    if op.kind == "ne":
-        equal = writer.node("Equal", operands, f"{op.name}/equal")
-        writer.node("Not", [equal], op.name)
-    else:
-        writer.node(COMPARE[op.kind], operands, op.name)
-
-
 @emits("prelu")
 def prelu(writer: Writer, op: Op) -> None:
     """`x` where positive, else `slope * x`; slopes lie along axis 1, as ONNX's broadcasting needs them."""
@@ -192,3 +160,39 @@ def softmax(writer: Writer, op: Op) -> None:
 def log_softmax(writer: Writer, op: Op) -> None:
     """The logarithm of softmax along one axis."""
     writer.node("LogSoftmax", [operand(writer, op)], op.name, axis=writer.integer(op, "dim"))
+
+
+@emits("square")
+def square(writer: Writer, op: Op) -> None:
+    """`x * x`."""
+    given = operand(writer, op)
+    writer.node("Mul", [given, given], op.name)
+
+
+@emits("logsigmoid")
+def logsigmoid(writer: Writer, op: Op) -> None:
+    """`log(sigmoid(x))` as `-softplus(-x)`, which does not overflow."""
+    turned = writer.node("Neg", [operand(writer, op)], f"{op.name}/turned")
+    smooth = writer.node("Softplus", [turned], f"{op.name}/softplus")
+    writer.node("Neg", [smooth], op.name)
+
+
+@emits("expm1")
+def expm1(writer: Writer, op: Op) -> None:
+    """`exp(x) - 1`, to within one unit in the last place of 1: ONNX has no function that is exact near 0."""
+    power = writer.node("Exp", [operand(writer, op)], f"{op.name}/exp")
+    writer.node("Sub", [power, writer.number(1.0, op.type.format)], op.name)
+
+
+@emits("log1p")
+def log1p(writer: Writer, op: Op) -> None:
+    """`log(1 + x)`, to within one unit in the last place of 1: ONNX has no function that is exact near 0."""
+    more = writer.node("Add", [operand(writer, op), writer.number(1.0, op.type.format)], f"{op.name}/more")
+    writer.node("Log", [more], op.name)
+
+
+@emits("log2")
+def log2(writer: Writer, op: Op) -> None:
+    """The logarithm to base 2."""
+    natural = writer.node("Log", [operand(writer, op)], f"{op.name}/log")
+    writer.node("Mul", [natural, writer.number(1 / log(2), op.type.format)], op.name)

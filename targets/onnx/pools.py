@@ -10,9 +10,9 @@ import numpy as np
 
 from ...ir import Op
 from ...ir.formats import F32
-from .elements import element
+from .matrices import along_axes
 from .quantize import step_and_zero
-from .registry import EmissionError, emits
+from .registry import emits
 from .writer import Writer
 
 
@@ -130,9 +130,6 @@ def adaptive_avg_pool(writer: Writer, op: Op) -> None:
 
     One window is a global pool; windows that divide the input evenly are a pool; others, which overlap, are products
     with a matrix of means along each axis.
-
-    Raises:
-        EmissionError: uneven windows over three axes.
     """
     rank, format = int(op.kind[-2]), op.type.format
     lengths, counts = writer.lengths(op.inputs[0])[-rank:], writer.lengths(op.name)[-rank:]
@@ -142,20 +139,8 @@ def adaptive_avg_pool(writer: Writer, op: Op) -> None:
     elif all(n % count == 0 for n, count in zip(lengths, counts, strict=True)):
         kernel = tuple(n // count for n, count in zip(lengths, counts, strict=True))
         pooled(writer, op, "AveragePool", given, rank, op.name, kernel_shape=kernel, strides=kernel)
-    elif rank <= 2:
-        means = [means_matrix(n, count).astype(element(format)[1]) for n, count in zip(lengths, counts, strict=True)]
-        columns = writer.initializer(f"{op.name}/columns", np.ascontiguousarray(means[-1].T), format)
-        if rank == 1:
-            writer.node("MatMul", [given, columns], op.name)
-            return
-        narrow = writer.node("MatMul", [given, columns], f"{op.name}/narrow")
-        writer.node("MatMul", [writer.initializer(f"{op.name}/rows", means[0], format), narrow], op.name)
     else:
-        raise EmissionError(
-            op,
-            f"{list(lengths)} values do not divide into {list(counts)} windows, and ONNX has no such pool",
-            mend="Choose an output size that divides the input.",
-        )
+        along_axes(writer, op, given, [means_matrix(n, count) for n, count in zip(lengths, counts, strict=True)])
 
 
 def means_matrix(length: int, count: int) -> np.ndarray:

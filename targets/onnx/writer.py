@@ -6,7 +6,7 @@ IR can be called, so that a file can be read next to the text it came from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -17,7 +17,7 @@ from ...ir.axes import has_batch, size
 from ...ir.formats import F32, I64
 from ...ir.graph import is_axis
 from .clamps import folded
-from .elements import Array, element, stored
+from .elements import Array, computing, element, stored
 from .external import External
 from .registry import EmissionError
 from .style import Style
@@ -50,7 +50,11 @@ class Writer:
 
     def node(self, kind: str, inputs: Sequence[str], result: str, **attributes: Value) -> str:
         """Write a node and give its one result's name; the node is called like its result."""
-        node = self.proto.node.add(op_type=kind, name=result, input=inputs, output=(result,))
+        return self.nodes(kind, inputs, [result], **attributes)[0]
+
+    def nodes(self, kind: str, inputs: Sequence[str], results: Sequence[str], **attributes: Value) -> Sequence[str]:
+        """Write a node with any number of results and give their names; the node is called like the first."""
+        node = self.proto.node.add(op_type=kind, name=next(filter(None, results)), input=inputs, output=results)
         if self.op is not None and self.op.location is not None:
             node.doc_string = str(self.op.location)
         for name, value in attributes.items():
@@ -67,7 +71,14 @@ class Writer:
             else:
                 put.type = _Attribute.INTS
                 put.ints.extend(cast(Sequence[int], value))
-        return result
+        return results
+
+    def once(self, name: str, write: Callable[[], object]) -> str:
+        """A value that several ops share, written where it is first asked for; `write` gives it this name."""
+        if name not in self._known:
+            self._known.add(name)
+            write()
+        return name
 
     def initializer(self, name: str, array: Array, format: Format) -> str:
         """Write a constant tensor; a second one of the same name is the same tensor."""
@@ -88,7 +99,13 @@ class Writer:
 
     def number(self, value: float, format: Format = F32) -> str:
         """A scalar constant; equal ones are shared."""
+        if format.is_int and np.isfinite(value):
+            value = int(value)
         return self.initializer(f"{format}/{value!r}", np.array(value, element(format)[1]), format)
+
+    def scalar(self, value: int) -> str:
+        """A 64-bit integer without axes, as positions are; equal ones are shared."""
+        return self.initializer(f"i64/{value}.", np.array(value, np.int64), I64)
 
     def integers(self, values: Sequence[int]) -> str:
         """A vector of 64-bit integers, as shapes and axes are; equal ones are shared."""
@@ -101,6 +118,10 @@ class Writer:
     def lengths(self, value: str) -> tuple[int, ...]:
         """The lengths of a value's axes, with 1 for the batch."""
         return tuple(size(axis, self._sizes) for axis in self._types[value].axes)
+
+    def size(self, axis: Axis) -> int:
+        """The length of an axis, with 1 for the batch."""
+        return size(axis, self._sizes)
 
     def is_stored(self, value: str) -> bool:
         """Whether a value lies in the weights' store."""
@@ -141,6 +162,25 @@ class Writer:
     def cast(self, value: str, result: str, format: Format) -> str:
         """Write a Cast."""
         return self.node("Cast", [value], result, to=element(format)[0])
+
+    def held(self, op: Op, kind: str, index: int = 0) -> tuple[str, Format]:
+        """What a moving op reads for a node of a kind, and the format it is read in: codes and integers that the
+        runtime has no kernel for as 32-bit ones; see `computing`."""
+        name, type = op.inputs[index], self._types[op.inputs[index]]
+        given = self.value(name) if type.quantized else self.real(name, type.format)
+        if (format := computing(kind, type.format)) != type.format:
+            given = self.cast(given, f"{op.name}/{format}.{index}", format)
+        return given, format
+
+    def result_in(self, op: Op, format: Format, index: int = 0) -> str:
+        """What to call a result that is computed in a format; `settle` brings it into its own."""
+        name = op.results[index]
+        return name if format == op.types[index].format else f"{name}/{format}"
+
+    def settle(self, op: Op, format: Format, index: int = 0) -> None:
+        """Bring a result that was computed in another format into its own."""
+        if format != op.types[index].format:
+            self.cast(f"{op.results[index]}/{format}", op.results[index], op.types[index].format)
 
     def attribute(self, op: Op, name: str) -> Attribute:
         """An attribute of an op, or its default, with axis terms as integers."""

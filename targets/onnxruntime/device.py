@@ -1,4 +1,4 @@
-"""Whether this machine has a CUDA device, asked of the driver itself."""
+"""Whether this machine has a CUDA device, and which, asked of the driver itself."""
 
 from __future__ import annotations
 
@@ -24,3 +24,20 @@ def missing_device(library: str = _LIBRARY) -> str | None:
     if status := driver.cuDeviceGetCount(ctypes.byref(count)):
         return f"the NVIDIA driver does not answer (cuDeviceGetCount gives {status})"
     return None if count.value else "the NVIDIA driver finds no device"
+
+
+def device_uuid(ordinal: int = 0, library: str = _LIBRARY) -> str | None:
+    """The UUID of a CUDA device, as NVML and `nvidia-smi -L` write it; None where there is no such device.
+
+    CUDA numbers the devices that it sees (CUDA_VISIBLE_DEVICES, fastest first), NVML all of them in the order of their
+    slots: only the UUID names the same one to both. `cuDeviceGetUuid` gives the whole
+    GPU's also for a part of it (MIG).
+    """
+    if missing_device(library) is not None:
+        return None
+    driver = ctypes.CDLL(library)
+    device, found = ctypes.c_int(0), (ctypes.c_ubyte * 16)()
+    if driver.cuDeviceGet(ctypes.byref(device), ordinal) or driver.cuDeviceGetUuid(ctypes.byref(found), device):
+        return None
+    text = bytes(found).hex()
+    return f"GPU-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

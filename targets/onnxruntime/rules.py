@@ -145,6 +145,15 @@ def fate_of(graph: Graph, name: str, skipped: frozenset[str]) -> Fate:
     return "both" if any(use is not None and use.kind == "quantize" for use in found) else "numbers"
 
 
+def ends_in_codes(graph: Graph, name: str, skipped: frozenset[str]) -> bool:
+    """Whether a value is quantized for somebody, directly or behind clamps, moves and ops that run on integers."""
+    return any(
+        use.kind == "quantize" or (use.kind in (*CLAMPS, *MOVES, *ISLANDS) and ends_in_codes(graph, use.name, skipped))
+        for use in uses(graph, name, skipped)
+        if use is not None
+    )
+
+
 def read_once(graph: Graph, name: str) -> bool:
     """Whether one operand of one op reads a value."""
     return sum(op.inputs.count(name) for op in graph.readers.get(name, ())) == 1
@@ -165,12 +174,12 @@ def where_to_quantize(graph: Graph, name: str) -> str:
 
 
 def islands(graph: Graph, skipped: frozenset[str]) -> Iterator[Need]:
-    """What ops between layers lack, where some of what they read are integers already."""
+    """What ops between layers lack, where some of what they read are integers, and somebody reads integers behind."""
     for op in graph.ops:
         if op.kind not in ISLANDS or op.attribute("other") is not None or op.attribute("input") is not None:
             continue
         quantized = [graph.types[name].quantized for name in op.inputs]
-        if not any(quantized):
+        if not any(quantized) or not ends_in_codes(graph, op.name, skipped):
             continue
         reason = f"{op.kind} %{op.name} runs on integers only if all it reads and gives are"
         for name, done in zip(op.inputs, quantized, strict=True):

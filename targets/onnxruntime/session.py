@@ -25,6 +25,9 @@ SMALL_FILE = {
 }
 """Keeps the tensors out of the optimised model's file, which is read for its nodes alone."""
 
+SESSION: Mapping[str, Any] = {"optimization": "all", "execution": "sequential", "inter_op_threads": 1}
+"""What every session is set to, for records of measurements."""
+
 SILENT, WARNINGS = 4, 2
 """Severities of ONNX Runtime's log; what it prints while a session fails to start stands in the error as well."""
 
@@ -44,6 +47,7 @@ class OnnxRuntimeSession:
         provider: the execution provider that is to run it, with its options; the CPU runs what it cannot.
         threads: threads within one op; ops run one after the other.
         placed: also keep the optimised graph, for `placement`; costs some milliseconds.
+        traced: a folder where the runtime is to note the time of every node, for `trace`; calls take longer then.
 
     Raises:
         TargetError: the runtime refuses the model, or the provider did not start.
@@ -56,6 +60,7 @@ class OnnxRuntimeSession:
         *,
         threads: int = 1,
         placed: bool = True,
+        traced: Path | None = None,
     ) -> None:
         options = ort.SessionOptions()
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
@@ -63,6 +68,9 @@ class OnnxRuntimeSession:
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = SILENT
+        if traced is not None:
+            options.enable_profiling = True
+            options.profile_file_prefix = str(traced / "trace")
         self._optimized: bytes = b""
         self._kept = _external(options, model) if isinstance(model, Artifact) else []
         given = model.model if isinstance(model, Artifact) else model
@@ -101,14 +109,24 @@ class OnnxRuntimeSession:
         """The outputs for some inputs.
 
         Raises:
-            TargetError: the inputs do not fit the model.
+            TargetError: the inputs do not fit the model, or the runtime fails on them.
         """
-        return [np.asarray(value) for value in self._session.run(self._names, self._feed(inputs))]
+        return self._run(self._feed(inputs))
+
+    def _run(self, feed: Mapping[str, Array]) -> list[Array]:
+        try:
+            return [np.asarray(value) for value in self._session.run(self._names, feed)]
+        except REFUSALS as error:
+            raise TargetError(f"ONNX Runtime fails to run the model: {error}") from error
 
     def bind(self, inputs: Inputs) -> Bound:
-        """A call that runs the model from and into buffers made beforehand, on the provider's device."""
+        """A call that runs the model from and into buffers made beforehand, on the provider's device.
+
+        Raises:
+            TargetError: the inputs do not fit the model, or the runtime fails on them.
+        """
         feed = self._feed(inputs)
-        shapes = [(np.asarray(o).shape, np.asarray(o).dtype) for o in self._session.run(self._names, feed)]
+        shapes = [(o.shape, o.dtype) for o in self._run(feed)]
         device = "cpu" if self._provider == "CPUExecutionProvider" else "cuda"
         binding = self._session.io_binding()
         for name, array in feed.items():
@@ -124,14 +142,27 @@ class OnnxRuntimeSession:
         Raises:
             TargetError: the session was made without `placed`.
         """
-        if not self._optimized:
-            raise TargetError("this session did not keep its optimised graph", mend="Load the model with placed=True.")
         import onnx
 
-        model = onnx.load_from_string(self._optimized)
+        model = onnx.load_from_string(self.optimized)
         assigned = {} if self._provider == "CPUExecutionProvider" else self._assigned()
         default = self._provider if self._provider == "CPUExecutionProvider" else "unknown"
         return Placement(tuple(Node(n.name, n.op_type, assigned.get(n.name, default)) for n in model.graph.node))
+
+    @property
+    def optimized(self) -> bytes:
+        """The optimised model without its larger tensors.
+
+        Raises:
+            TargetError: the session was made without `placed`.
+        """
+        if not self._optimized:
+            raise TargetError("this session did not keep its optimised graph", mend="Load the model with placed=True.")
+        return self._optimized
+
+    def trace(self) -> str:
+        """What the runtime noted of every call of a session with `traced`, as JSON (Chrome's trace events); ends it."""
+        return Path(self._session.end_profiling()).read_text(encoding="utf-8")
 
     def _assigned(self) -> Mapping[str, str]:
         """The provider of each node, as the runtime recorded it when it divided the graph."""

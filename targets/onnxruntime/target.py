@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -10,18 +10,21 @@ from typing import Any
 
 from ...ir import Encoding, Graph, Weights
 from ..artifact import Artifact
-from ..base import Role, Signature, Support, TargetError
+from ..base import Array, Role, Signature, Support, TargetError
 from ..cost import StaticCost, static_cost
+from ..device_profile import DeviceProfile
 from ..onnx import External, emit
 from ..onnx.style import ONNXRUNTIME, Style
 from ..onnx.style import TENSORRT as STYLE_TENSORRT
 from ..plan import Plan
+from ..trace import Trace
 from .device import missing_device
 from .floor import floor_model
 from .formats import support
 from .library import ort
+from .profiler import trace
 from .rules import plan
-from .session import OnnxRuntimeSession
+from .session import SESSION, OnnxRuntimeSession
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,17 @@ class OnnxRuntime:
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     style: Style = ONNXRUNTIME
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The runtime and all that it is told when it loads a network, as plain data for a record."""
+        return {
+            "name": str(ort.package_name),
+            "version": str(ort.__version__),
+            "provider": self.provider,
+            "provider_options": dict(self.options),
+            **SESSION,
+        }
 
     def unavailable(self) -> str | None:
         """Why this provider cannot run on this machine, or None if it can; tried once by starting it."""
@@ -99,6 +113,44 @@ class OnnxRuntime:
     def cost(self, graph: Graph) -> StaticCost:
         """What the network costs by counting."""
         return static_cost(graph)
+
+    def trace(
+        self, model: Artifact | Path | bytes, inputs: Sequence[Array] | None = None, *, batch: int = 1,
+        threads: int = 1, budget_s: float = 2.0,
+    ) -> Trace:  # fmt: skip
+        """Run the model with every node timed.
+
+        Args:
+            model: an artifact, a file, or a model's bytes.
+            inputs: one array per input; None: made-up ones.
+            batch: length of the batch axis of made-up inputs.
+            threads: threads within one op.
+            budget_s: time for the calls.
+
+        Raises:
+            TargetError: ONNX Runtime refuses the model, or the provider does not start.
+        """
+        return trace(model, (self.provider, self.options), inputs, batch=batch, threads=threads, budget_s=budget_s)
+
+    def identity(self) -> tuple[str, str]:
+        """The device's name, and the runtime with its version.
+
+        Raises:
+            MeterUnavailableError: a GPU that cannot be asked for its name.
+        """
+        from .calibration import identity
+
+        return identity(self.provider)
+
+    def calibrate(self, threads: int = 1) -> DeviceProfile:
+        """What the device does at best through ONNX Runtime; takes about fifteen seconds.
+
+        Raises:
+            TargetError: the provider does not start.
+        """
+        from .calibration import calibrate
+
+        return calibrate(self, (self.provider, self.options), threads)
 
 
 CPU = OnnxRuntime("onnxruntime:cpu", "CPUExecutionProvider")

@@ -109,6 +109,33 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
+class Hyperparameters(dict[str, Any]):
+    """What a trainer keeps beside the weights, as Lightning its AttributeDict."""
+
+
+class Callback:
+    """An object of a trainer with state of its own."""
+
+    def __init__(self) -> None:
+        self.best = Path("best.ckpt")
+
+
+def test_objects_of_a_trainer_beside_the_weights_are_passed_over(tmp_path: Path) -> None:
+    source, other = network(), network()
+    for held in other.parameters():
+        nn.init.normal_(held)
+    kept = {"hyper_parameters": Hyperparameters(lr=1e-3), "callbacks": {"a": Callback()}}
+    torch.save(lightning(dict(source.state_dict())) | kept, tmp_path / "last.ckpt")
+    load_weights(other, read_checkpoint(tmp_path / "last.ckpt"), "last.ckpt")
+    assert all(other.state_dict()[name].equal(held) for name, held in source.state_dict().items())
+
+
+def test_a_pickled_module_is_refused(tmp_path: Path) -> None:
+    torch.save(network(), tmp_path / "net.pt")
+    with pytest.raises(NascError, match="loading it would run the code in it"):
+        read_checkpoint(tmp_path / "net.pt")
+
+
 @pytest.mark.parametrize("name", ["net.pt", "net.safetensors"])
 def test_a_damaged_file(tmp_path: Path, name: str) -> None:
     torch.save(network().state_dict(), tmp_path / "whole.pt")

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 from nasc.compiler.data import Rows, Stream
+from nasc.compiler.frontend.example_text import TYPES, parse_inputs
+from nasc.compiler.frontend.given import parse_arguments
 from nasc.compiler.frontend.model_file import load_task
 from nasc.compiler.frontend.model_values import NAMES
 from nasc.compiler.training import TrainingSettings, trained_checkpoint
@@ -30,7 +32,7 @@ def written(tmp_path: Path) -> Path:
 
 
 def test_every_block_is_seen() -> None:
-    assert PAGE.count("```python\n") == len(BLOCKS) == 4
+    assert PAGE.count("```python\n") == len(BLOCKS) == 5
     assert list(FILES) == ["moons.py", "crops.py", "graded.py"]
 
 
@@ -73,3 +75,13 @@ def test_the_tables_name_what_there_is() -> None:
     assert table("name") == list(NAMES)
     assert table("setting") == [field.name for field in fields(TrainingSettings)]
     assert all(f"`{name}`" in PAGE for name in DIRECTIONS)
+    types = next(line for line in PAGE.splitlines() if line.startswith("| `--input 2x24:i64` |"))
+    assert set(re.findall(r"[a-z]+\d+|bool", types.split("a type:")[1].split(".")[0])) == set(TYPES)
+
+
+def test_inputs_and_arguments_of_the_page_can_be_read() -> None:
+    inputs, arguments = re.findall(r"--input ([\w:=.,]+)", PAGE), re.findall(r"--arg (\w+=\w+)", PAGE)
+    assert len(inputs) >= 6 and arguments
+    for text in inputs:
+        parse_inputs(text)
+    parse_arguments(list(dict.fromkeys(arguments)))

@@ -42,7 +42,7 @@ def test_only_the_standard_library_is_imported(probed: dict[str, object]) -> Non
 
 
 def test_the_import_is_fast(probed: dict[str, object]) -> None:
-    """It takes about 0.1 s of processor time; the bound leaves room for a busy machine and none for torch, which takes seconds."""
+    """It takes about 0.1 s of processor time; the bound leaves no room for torch, which takes seconds."""
     assert probed["seconds"] < 0.5  # type: ignore[operator]
 
 

@@ -52,7 +52,7 @@ def test_the_older_tools_eighteen_configurations_are_one_flag(graph: Graph) -> N
     assert len(texts) == 18
     assert (
         "cleanup | fold-batch-norm | merge-linear | "
-        "quantize{layers=[fc1, fc2, fc3, fc4], weights=i4, activations=u8, biases=i2} | calibrate | legalize"
+        "quantize{layers=[fc1, fc2, fc3, fc4], weights=i4, activations=u8, biases=i2} | place | calibrate | legalize"
     ) in texts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from fractions import Fraction
 
 import pytest
@@ -11,6 +12,7 @@ import torchvision
 from nasc.ir import Graph
 from nasc.targets import Cost, static_cost
 from nasc.targets.cost import LayerCost
+from nasc.targets.counting import outdated, uncounted
 from torch import nn
 
 from .conftest import graph_of
@@ -53,6 +55,50 @@ def test_sizes_count_bits_and_steps() -> None:
     )
     assert odd.weight_bits == 108 * 3 + 4 * 32 + 640 * 32 + 32 * 2
     assert odd.weight_bytes == (odd.weight_bits + 7) // 8
+
+
+def test_every_kind_of_op_has_a_rule() -> None:
+    """A new op comes with its count, or this fails."""
+    assert uncounted() == ()
+    assert uncounted(("relu", "frobnicate", "linear")) == ("frobnicate",)
+
+
+def test_each_node_is_counted_by_hand() -> None:
+    graph = graph_of(SMALL)
+    nodes = {n.name: n for n in static_cost(graph).nodes}
+    assert list(nodes) == ["x.q", "conv", "act", "pool", "flat", "fc"]
+    conv = nodes["conv"]
+    assert (conv.macs, conv.operations, conv.parameters) == (6912, 256, 112)  # the bias is added to each of 256 results
+    assert conv.bit_operations == 6912 * 32
+    assert (conv.read_bytes, conv.written_bytes, conv.stored_bytes) == (192, 1024, 54 + 16)
+    assert conv.intensity == (2 * 6912 + 256) / (192 + 1024 + 70)
+    assert conv.weight_bits == 108 * 4 + 4 * 32 + 4 * 32  # codes, biases, and a step per channel
+    assert (nodes["x.q"].operations, nodes["x.q"].weight_bits) == (2 * 192, 32)
+    assert (nodes["act"].operations, nodes["pool"].operations, nodes["flat"].operations) == (256, 4 * 64, 0)
+    assert nodes["pool"].live_bytes == 1024 + 256
+
+
+@pytest.mark.parametrize("build", [lambda: graph_of(SMALL), lambda: vgg11(), lambda: resnet18()])
+def test_totals_are_the_sums_of_the_nodes(build: Callable[[], Graph]) -> None:
+    cost = static_cost(build())
+    assert sum(n.parameters for n in cost.nodes) == cost.parameters
+    assert sum(n.weight_bits for n in cost.nodes) == cost.weight_bits
+    assert max(n.live_bytes for n in cost.nodes) == cost.peak_activation_bytes
+    assert cost.macs == sum(layer.macs for layer in cost.layers)
+    assert cost.bit_operations == sum(layer.bit_operations for layer in cost.layers)
+
+
+def test_a_shared_tensor_counts_once() -> None:
+    text = """graph @t(%x: f32[N, 4]) {
+      %w: f32[4, 4] = weight
+      %a: f32[N, 4] = linear %x, %w
+      %b: f32[N, 4] = linear %a, %w
+      return %b
+    }"""
+    cost = static_cost(graph_of(text))
+    assert [n.parameters for n in cost.nodes] == [16, 0]
+    assert [n.stored_bytes for n in cost.nodes] == [64, 64]
+    assert (cost.parameters, cost.macs) == (16, 32)
 
 
 def test_statistics_are_stored_but_not_parameters() -> None:
@@ -277,3 +323,97 @@ def test_fvcore_adds_norms_and_pools_for_a_cnn() -> None:
         "conv": sum(layer.macs for layer in cost.layers if layer.kind == "conv2d"),
         "linear": sum(layer.macs for layer in cost.layers if layer.kind == "linear"),
     }
+
+
+def macs_by_kind(text: str) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for node in static_cost(graph_of(text)).nodes:
+        if node.macs:
+            found[node.kind] = found.get(node.kind, 0) + node.macs
+    return found
+
+
+class Called(nn.Module):
+    """A module around a function of tensors."""
+
+    def __init__(self, function: Callable[..., torch.Tensor], weight: torch.Tensor | None = None) -> None:
+        super().__init__()
+        self.function = function
+        self.weight = None if weight is None else nn.Parameter(weight)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.function(x, x if self.weight is None else self.weight)
+
+
+def test_fvcore_counts_the_same_for_products_of_two_activations() -> None:
+    text = """graph @t(%x: f32[N, 6, 8]) {
+      %y: f32[N, 8, 6] = permute %x {dims=[0, 2, 1]}
+      %z: f32[N, 6, 6] = matmul %x, %y
+      return %z
+    }"""
+    found = fvcore_counts(Called(lambda x, _: x @ x.transpose(1, 2)), 6, 8)
+    assert sum(found.values()) == macs_by_kind(text)["matmul"] == 6 * 6 * 8
+
+
+def test_fvcore_counts_the_same_for_einsum() -> None:
+    text = """graph @t(%x: f32[N, 6, 8]) {
+      %z: f32[N, 6, 6] = einsum %x, %x {equation="bik,bjk->bij"}
+      return %z
+    }"""
+    found = fvcore_counts(Called(lambda x, y: torch.einsum("bik,bjk->bij", x, y)), 6, 8)
+    assert sum(found.values()) == macs_by_kind(text)["einsum"] == 6 * 6 * 8
+
+
+def test_several_operands_of_einsum_are_multiplied_from_the_left() -> None:
+    text = """graph @t(%x: f32[N, 3, 4]) {
+      %a: f32[4, 5] = weight
+      %b: f32[5, 6] = weight
+      %z: f32[N, 3, 6] = einsum %x, %a, %b {equation="bij,jk,kl->bil"}
+      return %z
+    }"""
+    assert macs_by_kind(text) == {"einsum": 3 * 4 * 5 + 3 * 5 * 6}
+
+
+def test_transposed_convolutions_count_their_inputs() -> None:
+    """Each value of the input meets all weights of its channel; fvcore counts them the same without groups."""
+    text = """graph @t(%x: f32[N, 8, 5, 5]) {
+      %w: f32[8, 6, 3, 3] = weight
+      %y: f32[N, 6, 11, 11] = conv_transpose2d %x, %w {stride=[2, 2]}
+      return %y
+    }"""
+    layer = nn.ConvTranspose2d(8, 6, 3, stride=2, bias=False)
+    assert fvcore_counts(layer, 8, 5, 5)["conv"] == macs_by_kind(text)["conv_transpose2d"] == 8 * 25 * 6 * 9
+    grouped = text.replace("[8, 6, 3, 3]", "[8, 3, 3, 3]").replace("{stride", "{groups=2, stride")
+    assert macs_by_kind(grouped)["conv_transpose2d"] == 8 * 25 * 3 * 9
+
+
+ATTENTION = """graph @t(%x: {format}[N, 2, 6, 8]) {{
+  %y: {format}[N, 2, 6, 8] = scaled_dot_product_attention %x, %x, %x {{scale=0.35}}
+  return %y
+}}"""
+
+
+def test_attention_is_counted_where_fvcore_sees_nothing() -> None:
+    """Scores and weighted values: two products, as torchvision counts for its transformers."""
+    attention = nn.functional.scaled_dot_product_attention
+    assert sum(fvcore_counts(Called(lambda x, _: attention(x, x, x)), 2, 6, 8).values()) == 0
+    cost = static_cost(graph_of(ATTENTION.format(format="f32")))
+    assert cost.macs == 2 * (2 * 6 * 6 * 8)
+    assert cost.bit_operations == cost.macs * 32 * 32
+    assert static_cost(graph_of(ATTENTION.format(format="f16"))).bit_operations == cost.macs * 16 * 16
+
+
+def test_fvcore_adds_five_operations_per_element_of_a_layer_norm() -> None:
+    text = """graph @t(%x: f32[N, 6, 8]) {
+      %w: f32[8] = weight
+      %b: f32[8] = weight
+      %y: f32[N, 6, 8] = layer_norm %x, %w, %b {normalized_shape=[8]}
+      return %y
+    }"""
+    assert fvcore_counts(nn.LayerNorm(8), 6, 8) == {"layer_norm": 5 * 48}
+    node = static_cost(graph_of(text)).nodes[0]
+    assert (node.macs, node.operations) == (0, 7 * 48)
+
+
+def test_rules_are_those_of_todays_kinds() -> None:
+    assert outdated() == ()

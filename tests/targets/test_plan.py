@@ -142,12 +142,13 @@ def test_a_float_bias_is_named_even_where_the_runtime_rounds_it_itself() -> None
 
 
 def test_residual_additions_say_which_operand_and_result_they_lack() -> None:
-    text = body(CONV, IMAGE, CODES, "%y: f32SHAPE = add %h.q, %x")
-    plan, _ = planned(text)
+    sum = ("%s: f32SHAPE = add %h.q, %x", "%s.q: u8<0.03, 100>SHAPE = quantize %s")
+    plan, _ = planned(body(CONV, IMAGE, CODES, *sum, "%y: f32SHAPE = sub %s.q, %s"))
     assert {(n.mend, n.op, n.value) for n in plan.needs} == {
-        ("quantize-operand", "y", "x"),
-        ("quantize-result", "y", "y"),
+        ("quantize-operand", "s", "x"),
+        ("quantize-result", "s", "s"),
     }
+    assert planned(body(CONV, IMAGE, CODES, sum[0], output="%s"))[0].needs == ()
     whole = body(
         CONV, IMAGE, CODES, "%s: f32SHAPE = add %h.q, %x.q", "%r: f32SHAPE = relu %s",
         "%r.q: u8<0.03>SHAPE = quantize %r", "%y: f32SHAPE = cast %r.q",

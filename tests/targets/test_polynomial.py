@@ -56,3 +56,20 @@ def test_graphs_without_widths_or_layers_have_constants() -> None:
     assert (totals.macs, totals.parameters, totals.weight_bits) == (8, 8, 256)
     empty = graph_of("graph @t(%x: f32[N, 4]) {\n  %y: f32[N, 4] = relu %x\n  return %y\n}")
     assert compiled_totals(empty)({}).macs == 0
+
+
+def test_products_of_activations_have_polynomials_too() -> None:
+    graph = graph_of("""graph @t(%x: f32[N, 6, 8]) {
+      width $h = 12
+      %q.w: f32[$h, 8] = weight
+      %k.w: f32[$h, 8] = weight
+      %q: f32[N, 6, $h] = linear %x, %q.w
+      %k: f32[N, 6, $h] = linear %x, %k.w
+      %a: f32[N, 6, $h] = scaled_dot_product_attention %q, %k, %q {scale=0.3}
+      %s: f32[N, 6, 6] = einsum %a, %k {equation="bid,bjd->bij"}
+      return %s
+    }""")
+    totals = compiled_totals(graph)
+    for size in (1, 12, 40):
+        cost = static_cost(graph.with_sizes({"h": size}))
+        assert (totals({"h": size}).macs, totals({"h": size}).bit_operations) == (cost.macs, cost.bit_operations)

@@ -68,9 +68,10 @@ class Proof:
         return f"{self.name} {verdict}: {self.widths} widths, error {self.error:.1e}, control {self.control:.1e}"
 
 
-def redraw(model: nn.Module, seed: int = 0) -> None:
+def redraw(model: nn.Module, inputs: tuple[Tensor, ...], seed: int = 0) -> None:
     """Draw what a fresh network has as zeros or ones anew, so that nothing hides behind it: zero-initialised scales and
-    heads, biases, and the statistics of batch norms."""
+    heads, biases, and the statistics of batch norms. These are near those of the inputs, so that in a deep network the
+    inputs still count at the output."""
     random_ = torch.Generator().manual_seed(seed)
 
     def normal(shape: torch.Size) -> Tensor:
@@ -84,11 +85,21 @@ def redraw(model: nn.Module, seed: int = 0) -> None:
                 parameter.copy_(normal(parameter.shape) * 0.02)
             elif parameter.dim() <= 1:
                 parameter.copy_(parameter * (1 + 0.1 * normal(parameter.shape)) + 0.1 * normal(parameter.shape))
-        for name, buffer in model.named_buffers():
-            if name.endswith("running_mean"):
-                buffer.copy_(0.1 * normal(buffer.shape))
-            elif name.endswith("running_var"):
-                buffer.copy_(0.5 + torch.rand(buffer.shape, generator=random_))
+        norms = [m for m in model.modules() if isinstance(getattr(m, "running_var", None), Tensor)]
+        for norm in norms:
+            norm.register_forward_pre_hook(_measure)
+        model.eval()(*inputs)
+        for norm in norms:
+            norm._forward_pre_hooks.clear()
+            norm.running_mean.add_(0.1 * norm.running_var.sqrt() * normal(norm.running_mean.shape))
+            norm.running_var.mul_(0.5 + torch.rand(norm.running_var.shape, generator=random_))
+
+
+def _measure(norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Take a batch norm's statistics from what it is about to read."""
+    channels = inputs[0].transpose(0, 1).flatten(1)
+    norm.running_mean.copy_(channels.mean(1))
+    norm.running_var.copy_(channels.var(1, correction=0) + 1e-3)
 
 
 def in_double(network: Network) -> Network:

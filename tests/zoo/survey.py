@@ -99,8 +99,8 @@ def lowered(model: ZooModel, seed: int = 0) -> tuple[Row, Network, torch.nn.Modu
     """A network of the zoo with weights drawn anew, lowered and compared with eager PyTorch on a batch of 2."""
     torch.manual_seed(seed)
     module = model.make().eval()
-    redraw(module, seed)
     inputs = model.inputs(seed=seed)
+    redraw(module, inputs, seed)
     row = Row(model.name, sum(p.numel() for p in module.parameters()))
     start = time.perf_counter()
     traced = trace(module, inputs, {})

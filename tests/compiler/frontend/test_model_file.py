@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from nasc.compiler.frontend.model_file import example_of_shape, load_task
+from nasc.compiler.frontend.example_text import example_of_text
+from nasc.compiler.frontend.given import Given
+from nasc.compiler.frontend.model_file import load_task
 from nasc.compiler.frontend.model_values import NAMES, WHAT_TO_WRITE, make_task
 from nasc.ir.errors import NascError, UsageError
 from torch import nn
@@ -151,25 +153,25 @@ def test_calibration_takes_its_own_data_then_training_then_validation_then_examp
 
 
 def test_an_attribute_of_a_package_with_a_shape() -> None:
-    task = load_task("torch.nn:Identity", input_shape="1x3x8x8")
+    task = load_task("torch.nn:Identity", given=Given.of("1x3x8x8"))
     assert task.name == "Identity"
     assert task.example_inputs.args[0].shape == (1, 3, 8, 8)
 
 
 def test_torchvision_networks_by_name() -> None:
     pytest.importorskip("torchvision")
-    task = load_task("torchvision.models:squeezenet1_1", input_shape="1x3x64x64")
-    again = load_task("torchvision.models:squeezenet1_1", input_shape="1x3x64x64")
+    task = load_task("torchvision.models:squeezenet1_1", given=Given.of("1x3x64x64"))
+    again = load_task("torchvision.models:squeezenet1_1", given=Given.of("1x3x64x64"))
     assert task.weights_digest() == again.weights_digest()
 
 
 def test_a_shape_serves_a_file_without_example_inputs(write: Write) -> None:
-    task = load_task(write(NET + "model = Net\n"), input_shape="7x4")
+    task = load_task(write(NET + "model = Net\n"), given=Given.of("7x4"))
     assert task.example_inputs.args[0].shape == (7, 4)
 
 
 def test_shapes_of_several_inputs() -> None:
-    made = example_of_shape("1x3, 2x5")
+    made = example_of_text("1x3, 2x5")
     assert isinstance(made, tuple)
     assert [list(held.shape) for held in made] == [[1, 3], [2, 5]]
 
@@ -177,7 +179,7 @@ def test_shapes_of_several_inputs() -> None:
 @pytest.mark.parametrize("text", ["3y4", "", "1x-3", "0x4", "1x3x"])
 def test_a_text_that_is_no_shape(text: str) -> None:
     with pytest.raises(UsageError, match="1x3x224x224"):
-        example_of_shape(text)
+        example_of_text(text)
 
 
 def test_modules_beside_the_file_are_found_and_do_not_stay(write: Write) -> None:
@@ -257,10 +259,10 @@ def test_a_source_that_is_neither(text: str) -> None:
 
 
 def test_a_package_that_is_not_there_or_lacks_the_attribute() -> None:
-    error = refusal("no_such_package_at_all:x", input_shape="1x1")
+    error = refusal("no_such_package_at_all:x", given=Given.of("1x1"))
     assert "No module named 'no_such_package_at_all'" in str(error)
     assert "Install what provides 'no_such_package_at_all'" in str(error)
-    error = refusal("torch.nn:Identiti", input_shape="1x1")
+    error = refusal("torch.nn:Identiti", given=Given.of("1x1"))
     assert "torch.nn has no attribute 'Identiti'" in str(error)
     assert "Identity" in str(error)
 

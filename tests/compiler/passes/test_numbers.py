@@ -217,7 +217,7 @@ def test_legalizing_changes_no_more_than_the_rounding_of_biases(name: str) -> No
     folded = network.apply("fold-batch-norm")
     last = [op.name for op in folded.graph.ops if op.kind in ("linear", "conv2d")][-1]
     for layers, bound in ((last, 1e-4), ("*", 2e-2)):
-        real = folded.apply(f"quantize{{layers={layers}, weights=i8, activations=u8}} | calibrate", data=[x])
+        real = folded.apply(f"quantize{{layers={layers}, weights=i8, activations=u8}} | place | calibrate", data=[x])
         assert difference(real, real.apply("legalize"), x) < bound
 
 

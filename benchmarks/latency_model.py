@@ -1,0 +1,168 @@
+"""How well latency is predicted before it is measured: random candidates of ResNet-18, and a line through their MACs.
+
+    python benchmarks/latency_model.py [--learn 30] [--test 50] [--image 64] [--seed 0] [--json FILE] [--load FILE]
+
+Every candidate draws each width uniformly between 0.25 and 1.5 of its size, and for each layer whether it computes on 8
+bits or in float. Each is measured in turns with the source network, and profiled. The model is fitted to the first ones
+and predicts the others; so does a line through their multiply-additions. The candidates predicted have no part in
+either fit. `--load` evaluates an earlier run's file again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision
+from nasc.compiler.frontend.lower import lower_module
+from nasc.compiler.network import Network
+from nasc.compiler.passes import Context
+from nasc.compiler.pipeline import parse_pipeline
+from nasc.ir import layers, parse, text
+from nasc.targets import static_cost, target_named
+from nasc.targets.bench import example_arrays
+from nasc.targets.latency import LatencyMeter
+from nasc.targets.latency_model import Example, LatencyModel, fit, spearman, spent, work_of
+from nasc.targets.profile import kernels_of
+
+TARGET = target_named("onnxruntime:cpu")
+NARROWEST, WIDEST = 0.25, 1.5
+
+
+def source(image: int) -> Network:
+    """ResNet-18 with the weights it is made with."""
+    torch.manual_seed(0)
+    return lower_module(torchvision.models.resnet18().eval(), (torch.randn(2, 3, image, image),))
+
+
+def draw(network: Network, random: Random) -> str:
+    """A random candidate as a pipeline."""
+    sizes = {name: max(1, round(random.uniform(NARROWEST, WIDEST) * length)) for name, length in network.graph.widths}
+    chosen = [op.name for op in layers(network.graph) if random.random() < 0.5]
+    widths = ", ".join(f"{name}={length}" for name, length in sizes.items())
+    passes = [f"resize{{{widths}, grow=nearly}}", "cleanup", "fold-batch-norm", "merge-linear"]
+    if chosen:
+        named = ", ".join(chosen)
+        passes += [f"quantize{{layers=[{named}], weights=i8, activations=u8}}", "calibrate{method=minmax, samples=4}"]
+    return " | ".join([*passes, "legalize"])
+
+
+def measured(network: Network, reference: Any, budget_s: float) -> dict[str, Any]:
+    """A candidate's ratio to the source network, and its profile."""
+    artifact = TARGET.emit(network.graph, network.weights)
+    session = TARGET.load(artifact)
+    latency = LatencyMeter(budget_s=budget_s).measure(session.bind(example_arrays(session.inputs, 1)), reference)
+    kernels = kernels_of(TARGET.trace(artifact, budget_s=budget_s / 2))
+    assert latency.ratio is not None and latency.reference_s is not None
+    return {
+        "graph": text(network.graph),
+        "ratio": latency.ratio.value,
+        "interval": [latency.ratio.interval.low, latency.ratio.interval.high],
+        "reference_s": latency.reference_s,
+        "kernels_s": spent(network.graph, kernels),
+        "macs": static_cost(network.graph).macs,
+        "seconds": latency.elapsed_s,
+    }
+
+
+def collect(count: int, image: int, seed: int, budget_s: float) -> list[dict[str, Any]]:
+    """Draw, build and measure so many candidates."""
+    network = source(image)
+    folded = network.apply("cleanup | fold-batch-norm | merge-linear")
+    session = TARGET.load(TARGET.emit(folded.graph, folded.weights))
+    reference = session.bind(example_arrays(session.inputs, 1))
+    context = Context.of(torch.randn(4, 3, image, image), seed=seed)
+    random = Random(seed)
+    found: list[dict[str, Any]] = []
+    for number in range(count):
+        pipeline, start_s = draw(network, random), time.perf_counter()
+        candidate = parse_pipeline(pipeline).run(network, context)
+        built_s = time.perf_counter() - start_s
+        found.append({"pipeline": pipeline, "built_s": built_s, **measured(candidate, reference, budget_s)})
+        print(f"\r{number + 1}/{count}", end="", file=sys.stderr, flush=True)
+    print(file=sys.stderr)
+    return found
+
+
+def examples_of(records: list[dict[str, Any]]) -> list[Example]:
+    """Records as examples; latencies are ratios times one latency of the source network."""
+    reference_s = float(np.median([r["reference_s"] for r in records]))
+    found: list[Example] = []
+    for record in records:
+        graph = parse(record["graph"])
+        latency_s = record["ratio"] * reference_s
+        total_s = sum(record["kernels_s"].values())
+        times_s = {name: time_s * latency_s / total_s for name, time_s in record["kernels_s"].items()}
+        found.append(Example(work_of(graph, TARGET.plan(graph)), times_s, latency_s))
+    return found
+
+
+def by_macs(records: list[dict[str, Any]], examples: list[Example], learn: int) -> Any:
+    """Predictions by a line through multiply-additions, fitted to relative errors like the model."""
+    macs = np.array([r["macs"] for r in records], float)
+    latency_s = np.array([e.latency_s for e in examples])
+    design = np.stack([np.ones_like(macs), macs], 1)
+    weights = 1 / latency_s[:learn]
+    line, *_ = np.linalg.lstsq(design[:learn] * weights[:, None], latency_s[:learn] * weights, rcond=None)
+    return design @ line
+
+
+def evaluated(name: str, predicted: Any, measured_s: Any) -> dict[str, Any]:
+    """How predictions compare with measurements."""
+    errors = np.abs(predicted / measured_s - 1)
+    return {
+        "fit": name,
+        "spearman": round(spearman(predicted, measured_s), 4),
+        "median_error_percent": round(100 * float(np.median(errors)), 2),
+        "p90_error_percent": round(100 * float(np.quantile(errors, 0.9)), 2),
+    }
+
+
+def main() -> int:
+    """Print the table; exit with 1 if the bar is missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--learn", type=int, default=30, help="candidates to fit to")
+    parser.add_argument("--test", type=int, default=50, help="candidates to predict")
+    parser.add_argument("--image", type=int, default=64, help="height and width of the image")
+    parser.add_argument("--seed", type=int, default=0, help="of the candidates")
+    parser.add_argument("--budget", type=float, default=2.0, help="seconds to measure one candidate")
+    parser.add_argument("--json", type=Path, help="write the records to this file")
+    parser.add_argument("--load", type=Path, help="evaluate this file instead of measuring")
+    options = parser.parse_args()
+    if options.load:
+        records = json.loads(options.load.read_text())
+    else:
+        records = collect(options.learn + options.test, options.image, options.seed, options.budget)
+    if options.json:
+        options.json.write_text(json.dumps(records))
+    examples = examples_of(records)
+    start_s = time.perf_counter()
+    model: LatencyModel = fit(examples[: options.learn])
+    fit_s = time.perf_counter() - start_s
+    tested = examples[options.learn :]
+    measured_s = np.array([e.latency_s for e in tested])
+    start_s = time.perf_counter()
+    predictions = [model.predict(e.work) for e in tested]
+    each_s = (time.perf_counter() - start_s) / max(1, len(tested))
+    ours = evaluated("model", np.array([p.seconds for p in predictions]), measured_s)
+    line = evaluated("MACs", by_macs(records, examples, options.learn)[options.learn :], measured_s)
+    print(f"{len(tested)} candidates of ResNet-18, {min(measured_s) * 1e3:.2f} to {max(measured_s) * 1e3:.2f} ms; "
+          f"fitted to {options.learn} others in {fit_s:.2f} s, {each_s * 1e3:.2f} ms per prediction")  # fmt: skip
+    for row in (ours, line):
+        print("  ".join(f"{key} {value}" for key, value in row.items()))
+    inside = np.mean([p.low <= s <= p.high for p, s in zip(predictions, measured_s, strict=True)])
+    print(f"{inside:.0%} of the measurements lie in their predicted intervals (90 % asked); "
+          f"left out of fitting: error {model.error}, rank correlation {model.rank}")  # fmt: skip
+    better = ours["spearman"] > line["spearman"] and ours["median_error_percent"] < line["median_error_percent"]
+    return int(not (better and ours["spearman"] >= 0.95 and ours["median_error_percent"] <= 10))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

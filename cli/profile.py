@@ -1,0 +1,61 @@
+"""`nasc profile`: where a network spends its time on this device, and how far that is from the least it could take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .app import app
+from .console import note, print_json, print_table
+from .model import Arguments, ExampleInput, WeightsFile
+
+
+@app.command()
+def profile(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="An ONNX file, nasc's or any other; a network (m.nasc); a model file."),
+    ],
+    input: ExampleInput = None,
+    weights: WeightsFile = None,
+    arg: Arguments = None,
+    by_kernel: Annotated[
+        bool, typer.Option("--kernels", help="A line per kernel instead of a line per layer.")
+    ] = False,
+    batch: Annotated[int, typer.Option(help="Length of the batch axis.")] = 1,
+    target: Annotated[
+        str, typer.Option(help="Runtime and device, as onnxruntime:cpu; auto takes the best here.")
+    ] = "auto",
+    threads: Annotated[int, typer.Option(help="Threads of the runtime.")] = 1,
+    budget: Annotated[float, typer.Option(help="Seconds to spend on calls.")] = 4.0,
+    bounds: Annotated[
+        bool, typer.Option(help="Say how far each layer is from what the device can do; calibrates it the first time.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Time every layer on this device: its kernels, where they run, their share, and the least they could take."""
+    from .. import api
+    from ..targets import target_named
+    from ..targets.device_profile import kept_profile
+    from ..targets.profile import COLUMNS
+
+    chosen = target_named(target)
+    if bounds and kept_profile(chosen, threads) is None:
+        note(f"calibrating {chosen.name} with {threads} thread(s), once: about 20 seconds")
+    source = (
+        Path(model) if model.endswith(".onnx") else api.load_network(model, input=input, weights=weights, arguments=arg)
+    )
+    found = api.profile(source, target=target, batch=batch, threads=threads, budget_s=budget, bounds=bounds)
+    if as_json:
+        print_json(found.as_dict())
+        return
+    print_table(
+        f"{model} on {found.target}, batch {batch}, {threads} thread(s)",
+        COLUMNS,
+        found.rows(by_kernel=by_kernel),
+        numbers=["time", "share", "GMAC/s", "bound", "achieved"],
+    )
+    for remark in found.remarks():
+        note(remark)

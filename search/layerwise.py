@@ -1,0 +1,139 @@
+"""Whether torch's simulation and the deployed network give the same integers, layer by layer."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..compiler.execution import rounded, run
+from ..compiler.network import Network
+from ..ir import Graph, Op, Type
+from ..targets import Placement, Target
+from ..targets.plan import INTEGER_KERNELS
+
+SAME = 0.999
+"""Share of a value's integers that must be the same: the rest may be ties that went the other way."""
+
+
+@dataclass(frozen=True)
+class ValueAgreement:
+    """One quantized activation on both sides.
+
+    Args:
+        value: its name.
+        place: the user's line of what it rounds, or empty.
+        same: share of integers that are equal.
+        largest: the largest difference in integers.
+        count: how many integers were compared.
+    """
+
+    value: str
+    place: str
+    same: float
+    largest: int
+    count: int
+
+
+@dataclass(frozen=True)
+class LayerwiseAgreement:
+    """All quantized activations, in order.
+
+    Args:
+        values: one entry each.
+        kernels_differ: whether the copy that shows its integers runs other integer kernels than the deployed file.
+    """
+
+    values: tuple[ValueAgreement, ...]
+    kernels_differ: bool = False
+
+    @property
+    def first_below(self) -> ValueAgreement | None:
+        """The first value with fewer equal integers than `SAME`."""
+        return next((v for v in self.values if v.same < SAME), None)
+
+    @property
+    def same(self) -> float:
+        """Share of equal integers over all values."""
+        count = sum(v.count for v in self.values)
+        return sum(v.same * v.count for v in self.values) / count if count else 1.0
+
+    @property
+    def holds(self) -> bool:
+        """Whether every value has at least `SAME` equal integers."""
+        return self.first_below is None
+
+    def __str__(self) -> str:
+        if not self.values:
+            return "nothing is quantized"
+        count = sum(v.count for v in self.values)
+        text = f"{self.same:.3%} of {count:,} integers in {len(self.values)} activations are the same"
+        if (first := self.first_below) is not None:
+            at = f" ({first.place})" if first.place else ""
+            text += (
+                f"; the first below {SAME:.1%} is %{first.value}{at}: {first.same:.2%}, apart by up to {first.largest}"
+            )
+        else:
+            worst = min(self.values, key=lambda v: v.same)
+            text += f", at least {worst.same:.3%} in each (%{worst.value})"
+        return text + ("; the copy that shows its integers runs other kernels" if self.kernels_differ else "")
+
+
+def layerwise(network: Network, target: Target, inputs: Sequence[Tensor]) -> LayerwiseAgreement:
+    """Compare the integers of every quantized activation; torch goes on with the target's integers after each.
+
+    So a difference is blamed on the layer that made it, and not on those behind it. The target runs a copy of the
+    network that returns all its quantized activations.
+
+    Args:
+        network: a legalized network.
+        target: what deploys it.
+        inputs: real ones, one tensor per input.
+    """
+    graph = network.graph
+    watched = tuple(op.name for op in graph.ops if op.kind == "quantize")
+    if not watched:
+        return LayerwiseAgreement(())
+    copy = replace(graph, outputs=tuple(dict.fromkeys([*graph.outputs, *watched])))
+    session = target.load(target.emit(copy, network.weights), placed=True)
+    plain = target.load(target.emit(graph, network.weights), placed=True)
+    arrays = session.run([t.numpy() for t in inputs])
+    theirs = {name: torch.from_numpy(array) for name, array in zip(copy.outputs, arrays, strict=True)}
+    found: list[ValueAgreement] = []
+
+    def compare(op: Op, x: Tensor) -> Tensor:
+        found.append(compared(op, rounded(x, op.type), theirs[op.name], place(graph, op)))
+        return theirs[op.name]
+
+    with torch.no_grad():
+        run(graph, network.values, inputs, quantize=compare)
+    same = integer_kernels(session.placement()) == integer_kernels(plain.placement())
+    return LayerwiseAgreement(tuple(found), not same)
+
+
+def compared(op: Op, ours: Tensor, theirs: Tensor, place: str) -> ValueAgreement:
+    """How far two sides of a quantized activation agree; both as the real numbers that their codes stand for."""
+    distance = ((ours.double() - theirs.double()) / step_of(op.type)).abs().round()
+    equal = float((distance == 0).double().mean()) if distance.numel() else 1.0
+    return ValueAgreement(op.name, place, equal, int(distance.max()) if distance.numel() else 0, distance.numel())
+
+
+def step_of(type: Type) -> float:
+    """The step of an activation."""
+    assert type.step is not None
+    assert type.step.value is not None
+    return type.step.value
+
+
+def place(graph: Graph, op: Op) -> str:
+    """The user's line of what a `quantize` rounds."""
+    source = graph.producers.get(op.inputs[0])
+    location = op.location or (source.location if source is not None else None)
+    return str(location) if location is not None else ""
+
+
+def integer_kernels(placement: Placement) -> dict[str, int]:
+    """How often each integer kernel runs."""
+    return {kind: n for kind, n in placement.kernels.items() if kind in INTEGER_KERNELS}

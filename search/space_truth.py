@@ -1,0 +1,59 @@
+"""Leave formats out of a search space that the target's truth table knows to slow things down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..ir import Graph, parse_encoding
+from ..targets.truth import Truth
+from .space import Knob, Space
+
+TABLE_BITS = (4, 8, 16)
+"""Bits of the formats that the table holds; a format counts as the next larger one."""
+
+
+def suspects(space: Space) -> bool:
+    """Whether the space offers formats of more than 8 bits, for which integer kernels are rare."""
+    return any(_bits(knob, choice) > 8 for knob in space.knobs if knob.part != "width" for choice in knob.choices)
+
+
+def latency_counts(objectives: Sequence[str]) -> bool:
+    """Whether time is an objective; by default it is."""
+    return not objectives or any(text.partition(":")[0] == "latency" for text in objectives)
+
+
+def without_slow(space: Space, graph: Graph, truth: Truth) -> Space:
+    """The space without formats that are slower than `f32` for every layer of a knob, wherever they were timed.
+
+    A knob that would be left with nothing but `f32` keeps what it has: then few bits are wanted for their size.
+    """
+    knobs: list[Knob] = []
+    left_out: list[str] = []
+    for knob in space.knobs:
+        kinds = sorted({graph.producers[name].kind for name in knob.targets if knob.part != "width"})
+        slow = [c for c in knob.choices if kinds and all(_slow(truth, knob, kind, c) for kind in kinds)]
+        kept = tuple(c for c in knob.choices if c not in slow)
+        if not slow or all(c == "f32" for c in kept):
+            knobs.append(knob)
+            continue
+        knobs.append(replace(knob, choices=kept))
+        left_out.append(
+            f"{knob.name} is not offered {', '.join(slow)}: slower than f32 for {', '.join(kinds)} on {truth.device}"
+            f" with {truth.runtime} (`nasc targets --probe`)"
+        )
+    return replace(space, knobs=tuple(knobs), left_out=tuple(left_out)) if left_out else space
+
+
+def _bits(knob: Knob, choice: str) -> int:
+    format = parse_encoding(choice, knob.name).format
+    return format.bits if format.is_int else 0
+
+
+def _slow(truth: Truth, knob: Knob, kind: str, choice: str) -> bool:
+    bits = next((b for b in TABLE_BITS if _bits(knob, choice) <= b), 0)
+    if not _bits(knob, choice) or not bits:
+        return False
+    if knob.part == "weights":
+        return truth.only_slower(kind, weights=f"i{bits}")
+    return knob.part == "activations" and truth.only_slower(kind, activations=f"u{bits}")

@@ -1,0 +1,56 @@
+"""What one kernel of ONNX Runtime has to do, from the shapes that it was given: multiply-additions, bytes, format."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+from ..plan import INTEGER_KERNELS
+from ..trace import Tensor
+
+ELEMENT_BYTES = {
+    "float": 4, "double": 8, "float16": 2, "bfloat16": 2, "int8": 1, "uint8": 1, "int16": 2, "uint16": 2,
+    "int32": 4, "uint32": 4, "int64": 8, "uint64": 8, "bool": 1, "float8e4m3fn": 1, "float8e5m2": 1,
+}  # fmt: skip
+"""Bytes of an element, by ONNX Runtime's names; 4-bit elements are given as bytes that hold two."""
+
+CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "ConvInteger", "QLinearConv"})
+TRANSPOSED = frozenset({"ConvTranspose"})
+PRODUCTS = frozenset({
+    "Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
+    "DynamicQuantizeMatMul", "TransposeMatMul",
+})  # fmt: skip
+BLOCKED = frozenset({"MatMulNBits"})
+
+
+def tensor(element: str, shape: Sequence[int]) -> Tensor:
+    """A tensor by ONNX Runtime's name of its element type."""
+    return Tensor(element, tuple(shape), ELEMENT_BYTES.get(element, 4))
+
+
+def macs(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
+    """The multiply-additions of a kernel; 0 for those that multiply no tensors.
+
+    Steps and zeros of quantized kernels stand between the operands; they have at most one axis and are passed over.
+    """
+    wide = [t for t in inputs if len(t.shape) >= 2]
+    if not outputs or not wide:
+        return 0
+    if kind in CONVOLUTIONS and len(wide) >= 2:
+        return outputs[0].elements * prod(wide[1].shape[1:])
+    if kind in TRANSPOSED and len(wide) >= 2:
+        return wide[0].elements * prod(wide[1].shape[1:])
+    if kind in PRODUCTS and len(wide) >= 2 and outputs[0].elements:
+        inner = wide[0].elements // outputs[0].shape[0] if kind.endswith("Gemm") else wide[0].shape[-1]
+        return outputs[0].elements * inner
+    if kind in BLOCKED:
+        return outputs[0].elements * wide[0].shape[-1]
+    return 0
+
+
+def computes_in(kind: str, inputs: Sequence[Tensor]) -> str:
+    """The format that a kernel computes in: `i8` for integer kernels, else that of its first operand."""
+    element = inputs[0].element if inputs else "float"
+    if kind in INTEGER_KERNELS or kind.startswith("QLinear") or element in ("int8", "uint8"):
+        return "i8"
+    return {"float16": "f16", "bfloat16": "bf16", "double": "f64"}.get(element, "f32")

@@ -1,0 +1,132 @@
+"""`nasc cost`, `nasc profile`, `nasc measure --energy estimate`, `nasc doctor --calibrate` as a user sees them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nasc.cli import app
+from nasc.targets import doctor
+from nasc.targets.device_profile import DeviceProfile, Level
+from nasc.targets.onnxruntime.target import OnnxRuntime
+from typer.testing import CliRunner
+
+NET = """nasc 1
+graph @net(%x: f32[N, 16]) {
+  %fc.weight: f32[8, 16] = weight
+  %fc: f32[N, 8] = linear %x, %fc.weight at "net.py":7
+  %act: f32[N, 8] = relu %fc at "net.py":8
+  %head.weight: f32[5, 8] = weight
+  %head: f32[N, 5] = linear %act, %head.weight at "net.py":9
+  return %head
+}
+"""
+
+
+def calibrated(target: OnnxRuntime, threads: int = 1) -> DeviceProfile:
+    """A calibration that takes no time."""
+    device, runtime = target.identity()
+    levels = (Level("L1", 1 << 15, 1e11), Level("memory", None, 1e10))
+    return DeviceProfile(
+        target.name, device, runtime, threads, {"f32": 5e10}, levels, 2e-6, 3e-7, "2026-01-01T00:00:00"
+    )
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    import torch
+    from nasc.compiler.network import Network
+    from nasc.compiler.weights import Source, Store
+    from nasc.ir import parse
+    from nasc.ir.axes import size
+
+    monkeypatch.setenv("NASC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setenv("NASC_LOCK_DIR", str(tmp_path / "locks"))
+    monkeypatch.setattr(OnnxRuntime, "calibrate", calibrated)
+    graph = parse(NET)
+    recipes = {op.name: Source(torch.randn([size(a, {}) for a in op.type.axes])) for op in graph.stored}
+    Network(graph, Store(recipes)).save(tmp_path / "net.nasc")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*words: str) -> Any:
+    done = CliRunner().invoke(app, list(words))
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def test_costs_are_printed_per_op_and_in_total(files: Path) -> None:
+    text = run("cost", "net.nasc").stdout
+    assert "net.py:7" in text and "168" in text
+    found = json.loads(run("cost", "net.nasc", "--json").stdout)
+    assert found["totals"]["macs"] == 16 * 8 + 8 * 5 == sum(n["macs"] for n in found["nodes"])
+    assert [n["name"] for n in found["nodes"]] == ["fc", "act", "head"]
+    assert found["nodes"][0]["location"] == "net.py:7"
+
+
+def test_a_profile_names_layers_lines_and_bounds(files: Path) -> None:
+    done = run("profile", "net.nasc", "--target", "onnxruntime:cpu", "--budget", "0.1", "--batch", "64")
+    assert "calibrating onnxruntime:cpu" in done.stderr
+    assert "fc" in done.stdout and "net.py:7" in done.stdout and "achieved" in done.stdout
+    assert "latency without the profiler" in done.stderr
+    again = run("profile", "net.nasc", "--target", "onnxruntime:cpu", "--budget", "0.1", "--json")
+    assert "calibrating" not in again.stderr
+    found = json.loads(again.stdout)
+    assert {k["layer"] for k in found["layers"]} == {"fc", "head"}
+    assert found["device"]["peaks"] == {"f32": 5e10}
+    assert found["bound_s"] > 2e-6
+    assert all(k["roof"] is not None for k in found["kernels"])
+
+
+def test_a_profile_without_bounds_calibrates_nothing(files: Path) -> None:
+    done = run("profile", "net.nasc", "--target", "onnxruntime:cpu", "--budget", "0.1", "--no-bounds", "--json")
+    found = json.loads(done.stdout)
+    assert (found["device"], found["bound_s"], found["kernels"][0]["roof"]) == (None, None, None)
+    assert not (files / "cache").exists()
+
+
+def test_a_missing_model_is_named(files: Path) -> None:
+    done = CliRunner().invoke(app, ["profile", "none.onnx"])
+    assert done.exit_code == 2
+    assert "none.onnx: error: there is no such file" in done.stderr
+
+
+def test_energy_is_estimated_only_where_asked_and_called_so(files: Path) -> None:
+    import nasc
+
+    nasc.export(nasc.load_network("net.nasc"), "net.onnx")
+    words = ["measure", "net.onnx", "--target", "onnxruntime:cpu", "--budget", "0.2", "--no-isolate"]
+    plain = json.loads(run(*words, "--json").stdout)
+    assert plain["energy"] is None
+    done = run(*words, "--energy", "estimate")
+    assert "energy per call, estimated" in done.stdout
+    assert "energy: estimated" in done.stderr
+    found = json.loads(run(*words, "--metric", "energy", "--meter", "estimate", "--json").stdout)
+    assert (found["energy"]["grade"], found["energy"]["flags"]) == ("estimated", ["estimated"])
+    assert found["latency"] is None
+    assert found["energy"]["energy_j"] > 168 * 4.6e-12  # the arithmetic, and its bytes on top
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [(["--energy", "guess"], "--energy takes `estimate`; found 'guess'"),
+     (["--energy", "estimate", "--meter", "rapl"], "--energy estimate counts, and --meter rapl measures")],
+)  # fmt: skip
+def test_energy_options_that_make_no_sense(files: Path, words: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["measure", "net.onnx", *words])
+    assert done.exit_code == 2
+    assert said in done.stderr
+
+
+def test_doctor_says_what_is_calibrated_and_calibrates(files: Path) -> None:
+    (before,) = (f for f in doctor.peaks() if f.what == "onnxruntime:cpu")
+    assert (before.state, before.mend) == ("note", "nasc doctor --calibrate")
+    done = {f.what: f for f in doctor.peaks(calibrate=True)}
+    assert done["onnxruntime:cpu: peak f32"].found == "50 GMAC/s"
+    after = {f.what: f for f in doctor.peaks()}
+    assert after == done
+    (other,) = (f for f in doctor.peaks(threads=2) if f.what == "onnxruntime:cpu")
+    assert other.mend == "nasc doctor --calibrate --threads 2"

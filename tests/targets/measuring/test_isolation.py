@@ -1,0 +1,251 @@
+"""Measuring in a process of its own: whatever happens there is said here, and nothing of it stays behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Generator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nasc.targets import TargetError, target_named
+from nasc.targets.bench import Bench
+from nasc.targets.isolation import Ending, Worker, WorkerError
+from nasc.targets.isolation.bench import IsolatedBench
+from nasc.targets.lock import device_lock
+from nasc.targets.measure import Conditions
+from support import hostile
+
+CPU = target_named("onnxruntime:cpu")
+GIB = 2**30
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for all temporary files and locks, to see what is left in it."""
+    monkeypatch.setenv("NASC_LOCK_DIR", str(tmp_path / "locks"))
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    return tmp_path
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Callable[[str], Path]:
+    def written(name: str) -> Path:
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(getattr(hostile, name)())
+        return path
+
+    return written
+
+
+def conditions(limit_s: float = 60.0) -> Conditions:
+    return Conditions(budget_s=0.1, floor=False, limit_s=limit_s)
+
+
+def children() -> list[int]:
+    """Processes that this one started and that have not been waited for."""
+    text = Path(f"/proc/self/task/{threading.get_native_id()}/children").read_text()
+    return [int(pid) for pid in text.split()]
+
+
+def nothing_stays(place: Path, before: list[int]) -> None:
+    assert children() == before
+    assert list((place / "tmp").iterdir()) == []
+    assert not list((place / "locks").glob("*.holder"))
+    with device_lock("cpu", timeout_s=0):
+        pass
+
+
+@pytest.fixture
+def bench(place: Path) -> Generator[IsolatedBench, None, None]:
+    before = children()
+    with IsolatedBench(CPU, memory_limit_bytes=4 * GIB) as made:
+        yield made
+    nothing_stays(place, before)
+
+
+def test_it_measures_what_a_bench_in_this_process_measures(bench: IsolatedBench, models: Callable[[str], Path]) -> None:
+    model = models("harmless")
+    there = bench.measure(model, conditions(), model)
+    here = Bench(CPU).measure(model, conditions(), model)
+    assert there.latency is not None and here.latency is not None
+    assert there.latency.ratio is not None
+    assert there.latency.ratio.value == pytest.approx(1, abs=0.2)
+    assert len(there.latency.rounds_s) == len(there.latency.reference_rounds_s) >= 1
+    theirs, ours = there.provenance, here.provenance
+    for name in ("host", "device", "runtime", "versions", "model", "baseline", "conditions"):
+        assert theirs[name] == ours[name], name
+
+
+def test_the_process_is_kept_over_calls_and_imports_no_torch(
+    bench: IsolatedBench, models: Callable[[str], Path]
+) -> None:
+    model = models("harmless")
+    bench.measure(model, conditions())
+    pid = bench.worker.pid
+    bench.measure(model, conditions())
+    assert bench.worker.pid == pid
+    maps = Path(f"/proc/{pid}/maps").read_text()
+    assert "onnxruntime" in maps
+    assert "libtorch" not in maps
+
+
+def test_an_expected_error_comes_back_as_itself_and_the_process_stays(bench: IsolatedBench, place: Path) -> None:
+    bench.worker.ready()
+    pid = bench.worker.pid
+    broken = place / "broken.onnx"
+    broken.write_bytes(b"no model")
+    with pytest.raises(TargetError, match="ONNX Runtime refuses the model"):
+        bench.measure(broken, conditions())
+    broken.unlink()
+    with pytest.raises(TargetError, match=r"there is no model at .*broken\.onnx"):
+        bench.measure(broken, conditions())
+    assert bench.worker.pid == pid
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_s", "ending", "said"),
+    [
+        ("crashes", 60, Ending.CRASHED, r"the process of measuring crashed \(SIG(FPE|ILL|TRAP)\)"),
+        ("hangs", 1.5, Ending.HANG, "measuring gave no answer within 1.5 s and was stopped"),
+        ("devours", 60, Ending.MEMORY, r"measuring ran out of memory \(limit 4 GiB\): .*Failed to allocate"),
+    ],
+)
+def test_a_model_that_does_harm_is_said_and_the_next_one_is_measured(
+    bench: IsolatedBench, models: Callable[[str], Path], name: str, limit_s: float, ending: Ending, said: str
+) -> None:
+    good = models("harmless")
+    bench.measure(good, conditions(), good)
+    with pytest.raises(WorkerError, match=said) as caught:
+        bench.measure(models(name), conditions(limit_s), good)
+    assert caught.value.ending == ending
+    again = bench.measure(good, conditions(), good)
+    assert again.latency is not None and again.latency.ratio is not None
+    assert bench.worker.started == 2
+
+
+def test_a_process_killed_while_it_measures_is_said_and_the_lock_is_free(
+    bench: IsolatedBench, models: Callable[[str], Path]
+) -> None:
+    bench.worker.ready()
+    pid = bench.worker.pid
+    assert pid is not None
+    killer = threading.Timer(0.5, os.kill, (pid, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(WorkerError, match=r"killed from outside \(SIGKILL\)") as caught:
+        bench.measure(models("hangs"), conditions())
+    killer.join()
+    assert caught.value.ending == Ending.KILLED
+    with device_lock("cpu", timeout_s=0):
+        pass
+
+
+def test_a_process_killed_between_two_calls_harms_neither(bench: IsolatedBench, models: Callable[[str], Path]) -> None:
+    model = models("harmless")
+    bench.measure(model, conditions(), model)
+    pid = bench.worker.pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    while Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z":
+        time.sleep(0.01)
+    bench.measure(model, conditions(), model)
+    assert bench.worker.started == 2
+
+
+def test_a_session_over_there_runs_as_one_here(bench: IsolatedBench, models: Callable[[str], Path]) -> None:
+    model = models("harmless")
+    inputs = [np.random.default_rng(0).standard_normal((1, hostile.FEATURES)).astype("f4")]
+    here = CPU.load(model, placed=True)
+    with bench.load(model, placed=True) as there:
+        assert there.inputs == here.inputs
+        assert there.outputs == here.outputs
+        np.testing.assert_array_equal(there.run(inputs)[0], here.run(inputs)[0])
+        np.testing.assert_array_equal(there.run({"x": inputs[0]})[0], here.run(inputs)[0])
+        assert there.placement() == here.placement()
+        with pytest.raises(TargetError, match=r"input x has the shape \[1, 16\], found \[1, 17\]"):
+            there.run([np.zeros((1, 17), "f4")])
+
+
+@pytest.fixture
+def echo(place: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Worker, None, None]:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+    from echo import Echo as Importable
+
+    before = children()
+    with Worker(Importable, work="echoing") as worker:
+        yield worker
+    nothing_stays(place, before) if (place / "locks").exists() else None
+
+
+def test_an_error_that_nobody_expected_comes_with_its_traceback(echo: Worker) -> None:
+    with pytest.raises(WorkerError, match="echoing failed: ZeroDivisionError: a fault") as caught:
+        echo.call("fail", limit_s=60)
+    assert caught.value.ending == Ending.FAULT
+    assert 'raise ZeroDivisionError("a fault")' in (caught.value.trace or "")
+    assert echo.started == 1
+
+
+def test_a_process_that_leaves_is_quoted(echo: Worker) -> None:
+    with pytest.raises(WorkerError, match="ended with status 3; it said: something about it"):
+        echo.call("leave", 3, limit_s=60)
+
+
+def test_its_temporary_files_go_with_it(echo: Worker, place: Path) -> None:
+    folder, pid = echo.call("own", limit_s=60)
+    assert Path(folder).is_dir()
+    assert (place / "tmp") in Path(folder).parents
+    echo.close()
+    assert list((place / "tmp").iterdir()) == []
+    assert not Path(f"/proc/{pid}").exists()
+
+
+CALLER = """
+import sys, tempfile
+from pathlib import Path
+tempfile.tempdir = sys.argv[2]
+from nasc.targets import target_named
+from nasc.targets.isolation.bench import IsolatedBench
+from nasc.targets.measure import Conditions
+bench = IsolatedBench(target_named("onnxruntime:cpu"))
+bench.worker.ready()
+print(bench.worker.pid, flush=True)
+bench.measure(Path(sys.argv[1]), Conditions(limit_s=300))
+"""
+
+
+def test_a_caller_that_is_killed_takes_the_process_with_it(place: Path, models: Callable[[str], Path]) -> None:
+    command = [sys.executable, "-c", CALLER, str(models("hangs")), str(place / "tmp")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as caller:
+        assert caller.stdout is not None
+        worker = int(caller.stdout.readline())
+        time.sleep(0.5)
+        caller.kill()
+    until = time.monotonic() + 20
+    while running(worker) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not running(worker)
+    assert list((place / "tmp").iterdir()) == []
+
+
+def running(pid: int) -> bool:
+    """Whether a process runs; one that has ended and that nobody waits for does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def test_what_a_dead_caller_could_not_remove_is_removed_by_the_next(bench: IsolatedBench, place: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    left = place / "tmp" / f"nasc-worker-{gone.pid}-left"
+    left.mkdir()
+    bench.worker.ready()
+    assert not left.exists()
