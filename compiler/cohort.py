@@ -68,17 +68,18 @@ class Cohort(nn.Module):
 
     Args:
         networks: of one cohort (`cohorts`).
+        learn_steps: whether steps are trained; without, they stay what they are.
 
     Raises:
         NascError: they do not go together.
         ExecutionError: a step is not calibrated.
     """
 
-    def __init__(self, networks: Sequence[Network]) -> None:
+    def __init__(self, networks: Sequence[Network], *, learn_steps: bool = True) -> None:
         super().__init__()
         if len(cohorts(networks, len(networks))) != 1:
             raise NascError(f"error: these {len(networks)} networks differ in more than bits and widths")
-        self._networks = tuple(networks)
+        self._networks, self._learn = tuple(networks), learn_steps
         first = networks[0].graph
         sizes = {w: max(n.graph.sizes[w] for n in networks) for w in first.sizes}
         self._graph: Graph = first.with_sizes(sizes)
@@ -168,7 +169,7 @@ class Cohort(nn.Module):
     def _hold_steps(self, op: Op, steps: Tensor, axis: int | None) -> None:
         """Stack the steps of a quantized value, and what rounds to them."""
         self._start[op.name], self._axes[op.name] = steps, axis
-        self._octaves[_key(op.name)] = nn.Parameter(torch.zeros_like(steps))
+        self._octaves[_key(op.name)] = nn.Parameter(torch.zeros_like(steps), requires_grad=self._learn)
         rows: list[tuple[float, float, float]] = []
         for network in self._networks:
             type = network.graph.types[op.name]

@@ -128,7 +128,7 @@ class TaskBuilder:
 
     def train(self, network: Candidate, epochs: int, report: Report) -> Candidate:
         """See `Builder.train`."""
-        module = network.network.module()
+        module = network.network.module(learn_steps=self.tuning.learn_steps)
 
         def after(epoch: Epoch) -> bool:
             return report(epoch.number, self.assess(evaluating(module, network.network)))
@@ -152,7 +152,7 @@ class TaskBuilder:
             return error
 
     def _train_cohort(self, members: Sequence[Candidate], epochs: int) -> list[Candidate | NascError]:
-        module = Cohort([m.network for m in members])
+        module = Cohort([m.network for m in members], learn_steps=self.tuning.learn_steps)
         self._train(module, members[0].network, epochs, together=True)
         made = zip(members, module.networks(), module.finite(), strict=True)
         diverged = NascError(

@@ -128,6 +128,7 @@ class FineTuning(Section):
         default=None, gt=0, description="unset: a quarter of the model file's, or with generations the model file's"
     )
     batch_size: int | None = Field(default=None, ge=1, description="unset: the model file's")
+    learn_steps: bool = Field(default=True, description="train the steps of quantized values along with the weights")
 
 
 class MeasureSettings(Section):

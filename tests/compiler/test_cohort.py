@@ -138,6 +138,15 @@ def test_a_cohort_trains_as_its_members_do(members: list[Network]) -> None:
         assert abs(default_loss(after(x), y) - default_loss(alone(x), y)) < 0.05
 
 
+def test_steps_that_are_not_learned_stay(members: list[Network]) -> None:
+    cohort = Cohort(members, learn_steps=False)
+    train(cohort, rows(), TrainingSettings(epochs=1, batch_size=60, learning_rate=0.05), together=True)
+    for before, after in zip(members, cohort.networks(), strict=True):
+        steps = [(op.type.step, after.graph.types[op.name].step) for op in before.graph.ops if op.kind == "quantize"]
+        assert all(old == new for old, new in steps)
+        assert not torch.equal(before.weights.real("fc.weight"), after.weights.real("fc.weight"))
+
+
 def test_one_that_diverges_is_left_behind(members: list[Network]) -> None:
     cohort = Cohort(members)
     with torch.no_grad():
