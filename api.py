@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir import UsageError
+from .ir import NascError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
+    from .compiler.dumps import Dumps
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from .search.config import Settings
     from .search.observer import Observer
     from .search.run import Result
+    from .search.survey import Survey
     from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.measure import Measurement
@@ -45,48 +47,31 @@ def lower(
         UsageError: there are no example inputs, or they are not tensors.
         NascError: torch.export refuses the model, or the lowered graph does not compute what the module does.
     """
-    from torch.export import ExportedProgram
-
-    from .compiler.frontend.exported import examples_of, lower_exported
-    from .compiler.frontend.lower import lower_module
+    from .compiler.frontend.modules import lower_given
 
     if isinstance(model, str | Path):
         if example_inputs is not None or name is not None:
             raise UsageError("lower: a file has its own inputs and name", mend="Write load_network(path, input=…).")
         return load_network(model)
-    if isinstance(example_inputs, Mapping):
-        args, kwargs = (), dict(example_inputs)
-    else:
-        args, kwargs = tuple(example_inputs) if isinstance(example_inputs, tuple | list) else (example_inputs,), {}
-    if isinstance(model, ExportedProgram):
-        if example_inputs is None:
-            args, kwargs = examples_of(model, "python")
-        return lower_exported(model, args, kwargs, name=name or "exported")
-    expect_module(model)
-    if example_inputs is None:
-        raise UsageError(
-            f"lower: {type(model).__name__} needs example inputs",
-            mend="Write nasc.lower(model, torch.randn(1, 3, 64, 64)).",
-        )
-    return lower_module(model, args, kwargs, name=name)
+    return lower_given(model, example_inputs, name)
 
 
-def expect_module(model: object) -> None:
-    """Refuse what is no module, with what to give instead.
+def read_onnx(source: str | Path | bytes, *, name: str | None = None) -> Network:
+    """A network from an ONNX model: the ops that nasc writes, and what other exporters write with them.
+
+    Args:
+        source: a file, with the tensors that may lie beside it, or a model's bytes.
+        name: the graph's name, by default what the model calls it.
 
     Raises:
-        UsageError: it is none.
+        UsageError: there is no such file, or it is no ONNX model.
+        NascError: it holds something that nasc cannot read; the message names the node and its type.
     """
-    from torch import nn
+    from .compiler.arrays import network_from
+    from .targets.onnx.reader import read
 
-    if isinstance(model, nn.Module):
-        return
-    made = isinstance(model, type) and issubclass(model, nn.Module)
-    found = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
-    raise UsageError(
-        f"expected an nn.Module or an exported program, found {found}",
-        mend=f"Make one: {model.__name__}()." if made and isinstance(model, type) else None,
-    )
+    found = read(source, name=name)
+    return network_from(found.graph, found.arrays, found.steps, "model" if isinstance(source, bytes) else str(source))
 
 
 def load_network(
@@ -113,6 +98,8 @@ def load_network(
     path = Path(source)
     if path.suffix == ".nasc" and input is None and weights is None and not arguments:
         return Network.load(path)
+    if path.suffix == ".onnx" and input is None and weights is None and not arguments:
+        return read_onnx(path)
     from .compiler.frontend.lower import lower_task
 
     return lower_task(load_task(source, input=input, weights=weights, arguments=arguments))
@@ -141,7 +128,8 @@ def rewrite(
     *,
     data: str | Data = None,
     seed: int = 0,
-    dump: Path | None = None,
+    dump: Path | Dumps | None = None,
+    reproducer: Path | None = None,
 ) -> Trace:
     """Apply a pipeline and keep a record.
 
@@ -150,34 +138,79 @@ def rewrite(
         passes: the pipeline as text.
         data: calibration inputs, or the path of a model file that names them.
         seed: for passes that draw at random.
-        dump: a folder for the network's text before the first and after every pass.
+        dump: which networks to write down; a folder: the source network and the one after every pass.
+        reproducer: where to write what a failing pass was given, so that it runs again on its own.
 
     Raises:
         UsageError: the text is no pipeline.
         PassError: a pass refuses the network.
+        NascError: a pass fails in a way it should not.
     """
-    from .compiler.pipeline import parse_pipeline
+    from .compiler.dumps import Dumps
+    from .compiler.pipeline import Pipeline, parse_pipeline
 
     pipeline = parse_pipeline(passes)
+    dumps = Dumps(every=True, folder=dump) if isinstance(dump, Path) else dump or Dumps()
+    dumps.check(pipeline)
     steps: list[Step] = []
-    graphs = [network.graph]
+    left = [network]
 
     def observe(index: int, step: Pass, result: Network, seconds: float) -> None:
-        steps.append(Step(str(step), seconds, result.graph != graphs[-1]))
-        graphs.append(result.graph)
-        if dump is not None:
-            _dump(dump, index + 1, step.name, result)
+        changed = result.graph != left[-1].graph
+        steps.append(Step(str(step), seconds, changed))
+        left.append(result)
+        dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
 
-    if dump is not None:
-        _dump(dump, 0, "source", network)
-    result = pipeline.run(network, _context(data, seed), observe=observe)
+    dumps.take(0, "source", "lowering", network.graph, changed=False)
+    try:
+        result = pipeline.run(network, _context(data, seed), observe=observe)
+    except UsageError:
+        raise
+    except Exception as error:  # a pass that fails in any way is worth a reproducer
+        rest = Pipeline(pipeline.passes[len(steps) :])
+        ours = error if isinstance(error, NascError) else _fault(error, str(rest.passes[0]))
+        if reproducer is not None:
+            _reproduce(ours, left[-1], str(rest), data, seed, reproducer)
+        raise ours from error
     return Trace(result, tuple(steps))
 
 
-def _dump(folder: Path, index: int, name: str, network: Network) -> None:
-    from .ir.files import write_text
+def _fault(error: Exception, step: str) -> NascError:
+    text = " ".join(str(error).split())
+    return NascError(f"error: {step} failed with {type(error).__name__}: {text}", mend="This is a fault of nasc.")
 
-    write_text(folder / f"{index:02d}-{name}.nasc", str(network.graph))
+
+def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, seed: int, path: Path) -> None:
+    """Write a reproducer, and say so in a note to the error."""
+    from .compiler.reproducer import PYTHON, Reproducer
+
+    source = data if isinstance(data, str) or data is None else PYTHON
+    try:
+        Reproducer(network, rest, source, seed, error.message, versions()).save(path)
+    except NascError as refused:
+        error.add_note(f"no reproducer was written: {refused.message}")
+    else:
+        error.add_note(f"wrote {path}: `nasc opt {path} --run-reproducer` runs it again")
+
+
+def rewrite_again(path: Path, *, data: str | Data = None, dump: Path | Dumps | None = None) -> Trace:
+    """Run what a reproducer holds.
+
+    Args:
+        path: the file that a failing pass left.
+        data: takes the place of the data that it names.
+        dump: see `rewrite`.
+
+    Raises:
+        UsageError: it is no reproducer, or its data were given from Python and are not given now.
+        NascError: what it was written for.
+    """
+    from .compiler.reproducer import PYTHON, Reproducer
+
+    held = Reproducer.load(path)
+    if held.data == PYTHON and data is None:
+        raise UsageError(f"{path}: its data were given from Python", mend="Name them: --data model.py")
+    return rewrite(held.network, held.pipeline, data=data if data is not None else held.data, seed=held.seed, dump=dump)
 
 
 def _context(data: str | Data, seed: int) -> Context:
@@ -194,52 +227,20 @@ def _batches(task: Any) -> Any:
         yield tuple(inputs.values()) if isinstance(inputs, dict) else inputs
 
 
-def space(network: Network) -> dict[str, Any]:
-    """The free widths of a network and what is frozen, as plain values for tables and JSON.
+def space(network: Network, settings: Settings | None = None) -> Survey:
+    """What a search would choose on a network: free widths, blocks, what is frozen and why, and the space's corners.
 
-    Returns:
-        `widths`: name, size, layers, parameters and their share; `frozen`: value, axis, size, reason, location;
-        `share`: the share of parameters that lie in tensors with a free axis.
+    Args:
+        network: the source network.
+        settings: rules, bounds and target as `compile` takes them; by default all that can be offered is.
+
+    Raises:
+        UsageError: a rule names no layer, an unknown format or size.
     """
-    from .ir import aliases, widths_in
-    from .ir.axes import size
+    from .search.config import configuration
+    from .search.survey import survey
 
-    graph = network.graph
-    weights = [op for op in graph.ops if op.kind == "weight"]
-    counts = {op.name: _product(size(a, graph.sizes) for a in op.type.axes) for op in weights}
-    total = max(1, sum(counts.values()))
-    touched = {op.name: {w for a in op.type.axes for w in widths_in(a)} for op in weights}
-    named = aliases(graph)
-    widths: list[dict[str, Any]] = []
-    for name, length in graph.widths:
-        parameters = sum(counts[n] for n, found in touched.items() if name in found)
-        widths.append(
-            {
-                "name": name,
-                "size": length,
-                "layers": list(named[name]),
-                "parameters": parameters,
-                "share": parameters / total,
-            }
-        )
-    frozen = [
-        {
-            "value": f.value,
-            "axis": f.axis,
-            "size": f.size,
-            "reason": f.reason.text,
-            "location": str(f.reason.location) if f.reason.location else None,
-        }
-        for f in network.frozen
-    ]
-    return {"widths": widths, "frozen": frozen, "share": sum(counts[n] for n, t in touched.items() if t) / total}
-
-
-def _product(values: Any) -> int:
-    result = 1
-    for value in values:
-        result *= value
-    return result
+    return survey(network, settings or configuration({"search.widths": True}).settings)
 
 
 def export(
@@ -249,7 +250,7 @@ def export(
     target: str = "onnxruntime:cpu",
     metadata: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """Write a network as ONNX for a target.
+    """Write a network as ONNX for a target. Tensors of 32 MiB and more in all lie beside it, in `PATH.data`.
 
     Args:
         network: what to write; a quantized one after `calibrate`, and after `legalize` for integer kernels.
@@ -261,11 +262,11 @@ def export(
         UsageError: there is no such target, or the place cannot be written to.
         NascError: a value's step is not known, or an op cannot be written.
     """
+    from .search.artifacts import artifact_of
     from .targets import target_named
 
-    artifact = target_named(target).emit(
-        network.graph, network.weights, {"nasc.digest": network.key, **(metadata or {})}
-    )
+    named = {"nasc.digest": network.key, **(metadata or {})}
+    artifact = artifact_of(target_named(target), network, named, name=Path(path).name)
     artifact.save(path)
     return artifact
 
@@ -326,7 +327,9 @@ def measure(
             if not Path(source).exists():
                 raise UsageError(f"{source}: error: there is no such file")
             return Path(source)
-        return chosen.emit(source.graph, source.weights)
+        from .search.artifacts import artifact_of
+
+        return artifact_of(chosen, source)
 
     return measure_model(
         chosen,
@@ -370,7 +373,9 @@ def profile(
             raise UsageError(f"{model}: error: there is no such file")
         ready = Path(model)
     else:
-        ready = chosen.emit(model.graph, model.weights)
+        from .search.artifacts import artifact_of
+
+        ready = artifact_of(chosen, model)
     device = device_profile(chosen, threads) if bounds else None
     return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
 
@@ -386,7 +391,7 @@ def load_task(
 
     Args:
         source: a model file, `package.module:attribute`, `timm:NAME`, `model.pt2` of `torch.export.save`, or
-            `model.nasc`.
+            `model.onnx`, `model.nasc`.
         input: shape and type of random example inputs as text, in place of the source's own: `1x3x224x224`,
             `2x24:i64:0..999`; several with commas, by keyword as `tokens=2x24:i64`.
         weights: a checkpoint whose tensors take the place of the model's.
@@ -399,7 +404,7 @@ def load_task(
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of(input, weights, arguments))
+    return load(source, given=Given.of(input, weights, arguments), readers={".onnx": read_onnx})
 
 
 def load_task_again(source: str, words: Sequence[str]) -> Task:
@@ -411,7 +416,7 @@ def load_task_again(source: str, words: Sequence[str]) -> Task:
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of_words(words))
+    return load(source, given=Given.of_words(words), readers={".onnx": read_onnx})
 
 
 def compile(
@@ -476,7 +481,6 @@ def compile(
         from .compiler.frontend.task import Task
 
         if not isinstance(model, Task):
-            expect_module(model)
             model = make_task(model, example_inputs, **data)
     return search_task(model, chosen, Path(output), observer=observer)
 

@@ -236,7 +236,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
     error = agree(reference, lambda x: mine_session.run([x.numpy()]), [fresh]).sqnr_db
     errors: dict[str, float] = {}
     for method in METHODS:
-        given = batches if method == "MinMax" else batches[:2]
+        given = batches if method == "MinMax" else [batches[0][:8]]
         theirs = CPU.load(quantized(prepared, folder / "e.onnx", best, given, input_name, method))
         errors[method] = agree(reference, lambda x, s=theirs: s.run([x.numpy()]), [fresh]).sqnr_db
     their_method = max(errors, key=lambda m: errors[m])

@@ -33,7 +33,7 @@ class Group(TyperGroup):
 
 def shown(error: NascError) -> str:
     """An error as the command line prints it: `nasc: error: …`, or the place first where the message has one."""
-    text = str(error)
+    text = "\n  ".join([str(error), *getattr(error, "__notes__", [])])
     return text if "error:" in text else f"nasc: error: {text}"
 
 
@@ -78,8 +78,9 @@ from . import (  # noqa: E402  (commands register themselves on `app`)
     measure,
     profile,
     rewrite,
+    space,
     targets,
     verify,
 )
 
-COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, targets, verify)
+COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, space, targets, verify)

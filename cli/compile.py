@@ -10,7 +10,7 @@ import typer
 from .app import app
 from .console import note, print_json, print_table
 from .measure import estimating
-from .model import Arguments, ExampleInput, Model, WeightsFile
+from .model import Arguments, ExampleInput, Model, Rules, WeightsFile, WidthBounds, WidthMultiple, bounds_of
 
 Repeated = list[str] | None
 
@@ -32,10 +32,12 @@ def compile(
     constraint: Annotated[
         Repeated, typer.Option(help="'latency<=2ms', 'accuracy>=baseline-1pt'; may be repeated.")
     ] = None,
-    space: Annotated[
-        Repeated, typer.Option(help="'linear: weights=[i4, i8], activations=[u8]'; may be repeated.")
+    space: Rules = None,
+    widths: Annotated[
+        bool | None, typer.Option("--widths/--no-widths", help="Offer widths and blocks to the search.")
     ] = None,
-    widths: Annotated[bool | None, typer.Option("--widths/--no-widths", help="Offer widths to the search.")] = None,
+    width_bounds: WidthBounds = None,
+    width_multiple: WidthMultiple = None,
     train_epochs: Annotated[int | None, typer.Option(help="Epochs of training per candidate.  [default: 0]")] = None,
     generations: Annotated[
         int | None, typer.Option(help="Rounds of trained candidates after the trials.  [default: 0]")
@@ -77,6 +79,8 @@ def compile(
         "search.constraints": constraint,
         "search.space": space,
         "search.widths": widths,
+        "search.width_bounds": bounds_of(width_bounds),
+        "search.width_multiple": width_multiple,
         "search.tolerance": tolerance,
         "search.storage": storage,
         "search.forecast": forecast,

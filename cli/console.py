@@ -25,7 +25,12 @@ def note(text: str) -> None:
 
 
 def print_table(
-    title: str, columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> None:
     """A table to standard output.
 
@@ -34,6 +39,7 @@ def print_table(
         columns: headings.
         rows: one sequence of cells each.
         numbers: the columns to align to the right.
+        whole: the columns whose cells are never broken, such as a person's file and line.
     """
     from rich import box
     from rich.console import Console
@@ -42,7 +48,8 @@ def print_table(
 
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+        justify = "right" if column in numbers else "left"
+        table.add_column(escape(column), justify=justify, overflow="fold", no_wrap=column in whole)
     for row in rows:
         table.add_row(*(escape(str(cell)) for cell in row))
     console = Console()

@@ -1,4 +1,4 @@
-"""`nasc lower`, `nasc space`, `nasc diff`: look at a network without changing it."""
+"""`nasc lower`, `nasc diff`: look at a network without changing it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .app import app
-from .console import note, print_json, print_table, print_text
+from .console import note, print_text
 from .model import Arguments, ExampleInput, Model, WeightsFile
 
 
@@ -49,34 +49,3 @@ def diff(
     print_text("".join(lines)) if lines else note("no difference")
     if lines and exit_code:
         raise typer.Exit(1)
-
-
-@app.command()
-def space(
-    model: Model,
-    input: ExampleInput = None,
-    weights: WeightsFile = None,
-    arg: Arguments = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """List the free widths of a network, what is frozen and why, and the size of the search space."""
-    from .. import api
-
-    network = api.load_network(model, input=input, weights=weights, arguments=arg)
-    found = api.space(network)
-    if as_json:
-        print_json(found)
-        return
-    print_table(
-        f"{len(found['widths'])} free widths of @{network.graph.name}",
-        ["width", "size", "layers it is the output of", "parameters"],
-        [(f"${w['name']}", w["size"], ", ".join(w["layers"]), f"{w['share']:.1%}") for w in found["widths"]],
-        numbers=["size", "parameters"],
-    )
-    print_table(
-        f"{len(found['frozen'])} frozen axes",
-        ["tensor", "axis", "size", "because of", "line"],
-        [(f"%{f['value']}", f["axis"], f["size"], f["reason"], f["location"] or "") for f in found["frozen"]],
-        numbers=["axis", "size"],
-    )
-    note(f"{found['share']:.1%} of the parameters are under free widths")

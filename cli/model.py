@@ -33,3 +33,31 @@ Arguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="NAME=VALUE", help="An argument of what makes the model: num_classes=10."),
 ]
+Rules = Annotated[
+    list[str] | None,
+    typer.Option("--space", metavar="RULE", help="'linear: weights=[i4, i8], activations=[u8]'; may be repeated."),
+]
+WidthBounds = Annotated[
+    str | None,
+    typer.Option(metavar="LOW..HIGH", help="Sizes of widths, as shares of their own.  [default: 0.25..1]"),
+]
+WidthMultiple = Annotated[
+    int | None, typer.Option(help="Sizes of widths are multiples of this.  [default: what suits the target]")
+]
+
+
+def bounds_of(text: str | None) -> tuple[float, float] | None:
+    """The two numbers of `0.25..1`.
+
+    Raises:
+        UsageError: the text is no such thing.
+    """
+    if text is None:
+        return None
+    from ..ir.errors import UsageError
+
+    low, dots, high = text.partition("..")
+    try:
+        return float(low), float(high or ("" if dots else low))
+    except ValueError:
+        raise UsageError(f"--width-bounds {text!r} is no range", mend="Write --width-bounds 0.25..1.") from None

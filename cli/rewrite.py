@@ -32,15 +32,44 @@ def opt(
         Path | None,
         typer.Option("--dump-ir-after-all", metavar="DIR", help="Write the network's text after every pass."),
     ] = None,
+    dump_ir_after: Annotated[
+        list[str] | None,
+        typer.Option("--dump-ir-after", metavar="PASS", help="Show the network after this pass; may be repeated."),
+    ] = None,
+    dump_ir_after_change: Annotated[
+        bool, typer.Option("--dump-ir-after-change", help="Show the network after passes that change it.")
+    ] = False,
+    dump_ir_to: Annotated[
+        Path | None, typer.Option("--dump-ir-to", metavar="DIR", help="Write what is dumped there, not to stderr.")
+    ] = None,
+    reproducer: Annotated[
+        Path, typer.Option(metavar="FILE.nasc", help="Where to write what a failing pass was given.")
+    ] = Path("nasc-reproducer.nasc"),
+    run_reproducer: Annotated[
+        bool, typer.Option("--run-reproducer", help="MODEL is a reproducer: run what is in it.")
+    ] = False,
     timing: Annotated[bool, typer.Option("--timing", help="Print how long each pass took.")] = False,
 ) -> None:
     """Rewrite a network by a pipeline of passes, verify it after each, and print it."""
     from .. import api
+    from ..compiler.dumps import Dumps
+    from ..ir.errors import UsageError
 
-    network = api.load_network(model, input=input, weights=weights, arguments=arg)
-    trace = api.rewrite(
-        network, passes, data=data or (model if model.endswith(".py") else None), seed=seed, dump=dump_ir_after_all
+    dumps = Dumps(
+        dump_ir_after_all is not None,
+        tuple(dump_ir_after or ()),
+        dump_ir_after_change,
+        dump_ir_after_all or dump_ir_to,
+        note,
     )
+    if run_reproducer:
+        if passes:
+            raise UsageError("--run-reproducer has its own pipeline", mend="Leave --passes out.")
+        trace = api.rewrite_again(Path(model), data=data, dump=dumps)
+    else:
+        network = api.load_network(model, input=input, weights=weights, arguments=arg)
+        own = model if model.endswith(".py") else None
+        trace = api.rewrite(network, passes, data=data or own, seed=seed, dump=dumps, reproducer=reproducer)
     if output is None:
         print_text(str(trace.network.graph))
     else:

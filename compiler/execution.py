@@ -242,6 +242,11 @@ def aten(op: Op) -> Any:
 
 def raw(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor, ...]:
     """An op without a rule: the ATen op of that name, on the arguments the export had."""
+    return called(op, inputs, frame.length)
+
+
+def called(op: Op, inputs: Sequence[Tensor], length: Callable[[Attribute], Any]) -> Tensor | tuple[Tensor, ...]:
+    """Call the ATen op of an op without a rule; `length` gives its size arguments as numbers."""
     target = aten(op)
 
     def decode(value: Attribute) -> Any:
@@ -251,7 +256,7 @@ def raw(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor, ..
             return inputs[int(value[1:])]
         if isinstance(value, str) and value.startswith("torch."):  # torch.float32, torch.strided, torch.channels_last
             return getattr(torch, value.removeprefix("torch."))
-        return frame.length(value) if is_axis(value) else value
+        return length(value) if is_axis(value) else value
 
     args = [decode(v) for v in cast("tuple[Attribute, ...]", op.attribute("args", ()))]
     pairs = cast("tuple[tuple[str, Attribute], ...]", op.attribute("kwargs", ()))

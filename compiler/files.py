@@ -85,10 +85,10 @@ def load(path: Path) -> Network:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise NascError(f"{beside}: error: is not a readable safetensors file: {error}") from error
-    return Network(graph, Store({op.name: _recipe(op, tensors, graph, beside) for op in graph.stored}))
+    return Network(graph, Store({op.name: recipe_of(op, tensors, graph, beside) for op in graph.stored}))
 
 
-def _recipe(op: Op, tensors: dict[str, Tensor], graph: Graph, path: Path) -> Recipe:
+def recipe_of(op: Op, tensors: dict[str, Tensor], graph: Graph, path: Path) -> Recipe:
     step, format = op.type.step, op.type.format
     unknown = step is not None and not step.known
     name = op.name + REAL if unknown else op.name

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ..ir.errors import UsageError, did_you_mean
-from .space_rules import Rule, choices, parse_rule
+from .space_rules import PARTS, Rule, choices, parse_rule
 from .toml_text import toml_text
 
 
@@ -34,16 +34,17 @@ def _rule_text(value: Any) -> Any:
 
 
 def _rule_of(table: Mapping[str, Any]) -> Rule:
-    known = ("layers", "each", "weights", "activations", "biases", "width")
+    known = ("layers", "each", "grouped", *PARTS)
     for key in table:
         if key not in known:
             raise UsageError(f"search.space has no key {key!r}", mend=did_you_mean(key, list(known)))
     if "layers" not in table:
         raise UsageError("a table of search.space needs `layers`", mend='Write layers = "linear" or a list of names.')
-    if not isinstance(table.get("each", False), bool):
-        raise UsageError(f"search.space: each must be true or false; found {table['each']!r}")
+    for key in ("each", "grouped"):
+        if not isinstance(table.get(key, False), bool):
+            raise UsageError(f"search.space: {key} must be true or false; found {table[key]!r}")
     parts: dict[str, tuple[str, ...]] = {}
-    for part in known[2:]:
+    for part in PARTS:
         if part in table:
             value = table[part]
             parts[part] = choices(", ".join(map(str, value)) if isinstance(value, list) else str(value))
@@ -51,7 +52,7 @@ def _rule_of(table: Mapping[str, Any]) -> Rule:
     names = [named] if isinstance(named, str) else named
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise UsageError(f"search.space: layers must be a name or a list of names; found {named!r}")
-    return Rule(tuple(names), table.get("each", False), **parts)
+    return Rule(tuple(names), table.get("each", False), grouped=table.get("grouped", False), **parts)
 
 
 RuleText = Annotated[str, BeforeValidator(_rule_text), PlainSerializer(str)]
@@ -72,7 +73,14 @@ class SearchSettings(Section):
         default=(), description="rules such as linear: weights=[i4, i8]; none: the default"
     )
     widths: bool | None = Field(
-        default=None, description="offer widths in the default space; unset: where candidates are trained"
+        default=None, description="offer widths and blocks in the default space; unset: where candidates are trained"
+    )
+    width_bounds: tuple[float, float] = Field(
+        default=(0.25, 1.0), description="smallest and largest size of a width, as shares of its own"
+    )
+    width_steps: int = Field(default=4, ge=1, description="sizes offered to a width between its bounds")
+    width_multiple: int | None = Field(
+        default=None, ge=1, description="sizes of widths are multiples of this; unset: what suits the target"
     )
     tolerance: str | None = Field(
         default=None, description="quality the winner may lose: points (1pt) or a share (2%); unset: by the metric"

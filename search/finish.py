@@ -9,6 +9,7 @@ from typing import Any
 
 from ..ir import Graph, NascError, layers, operand
 from ..ir.axes import size
+from ..targets.isolation import WorkerError
 from .evaluate import Ladder
 from .figures import Figure, Figures, as_dict, of_dict
 from .front import Point, Rule, pareto
@@ -213,7 +214,11 @@ class Finish:
         if not names:
             return {}
         self.observer.stage(f"measuring {' and '.join(names)} of the winner")
-        return self.once(f"measured:{_name(record)}", lambda: judge.measure(network(), names))
+        try:
+            return self.once(f"measured:{_name(record)}", lambda: judge.measure(network(), names))
+        except WorkerError as error:  # it was measured before: a search does not end in vain for want of a second look
+            self.say(f"the winner could not be measured once more: {error.message}")
+            return {}
 
     def source_measured(self) -> Figures:
         """The source network's time, where the search itself had no use for it."""

@@ -134,21 +134,18 @@ class Generations:
 
     def founders(self, parents: Sequence[Record]) -> list[Assignment]:
         """The first generation: the front before training, and equal bits everywhere at some widths."""
-        found: list[Assignment] = []
-        for record in parents:
-            assignment = self.own(record)
-            if assignment is not None:
-                found.append(assignment)
+        found = [self.own(record) for record in parents]
         for share in SHARES:
             for weights, activations in FOUNDERS:
                 found.append(self.space.nearest(lambda k, w=weights, a=activations, s=share: _uniform(k, w, a, s)))
         unique = {self.space.index(a): a for a in found}
         return list(unique.values())
 
-    def own(self, record: Record) -> Assignment | None:
-        """A trial's choices in the space of generations; None where that does not hold them."""
-        mine = {k.name: record.assignment.get(k.name, k.defaults[0]) for k in self.space.knobs}
-        return mine if self.space.holds(mine) else None
+    def own(self, record: Record) -> Assignment:
+        """A trial's choices in the space of generations; what it had no choice of stays as it is."""
+        whole = self.space.nearest(lambda knob: _uniform(knob, 8, 8, 1.0))
+        given = record.assignment
+        return {k.name: given[k.name] if given.get(k.name) in k.choices else whole[k.name] for k in self.space.knobs}
 
     def bred(self, told: Sequence[Record], generation: int) -> list[Assignment]:
         """The next generation, at costs spread over the part of the front that matters."""
@@ -339,7 +336,7 @@ def _uniform(knob: Knob, weights: int, activations: int, share: float) -> int | 
             return weights
         case "activations":
             return activations
-        case "biases":
+        case "biases" | "block":
             return None
         case "width":
             return max(1, round(share * int(knob.defaults[0])))

@@ -24,6 +24,7 @@ from ..targets.isolation.bench import IsolatedBench, IsolatedSession
 from ..targets.latency import Latency
 from ..targets.latency_model import OpWork, spent, work_of
 from ..targets.measure import Conditions, Measurement, energy_meter
+from .artifacts import artifact_of
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
 from .files import append_line
@@ -216,7 +217,7 @@ class TaskJudge:
         return self._emit(self.network, {})
 
     def _emit(self, network: Network, metadata: Mapping[str, str]) -> Artifact:
-        return self.target.emit(network.graph, network.weights, metadata)
+        return artifact_of(self.target, network, metadata)
 
     def overhead_bound(self) -> str | None:
         """See `Judge.overhead_bound`."""

@@ -13,6 +13,7 @@ from ..compiler.network import Network
 from ..ir import Graph, Op, Type
 from ..targets import Placement, Target
 from ..targets.plan import INTEGER_KERNELS
+from .artifacts import artifact_of
 
 SAME = 0.999
 """Share of a value's integers that must be the same: the rest may be ties that went the other way."""
@@ -97,8 +98,8 @@ def layerwise(network: Network, target: Target, inputs: Sequence[Tensor]) -> Lay
     if not watched:
         return LayerwiseAgreement(())
     copy = replace(graph, outputs=tuple(dict.fromkeys([*graph.outputs, *watched])))
-    session = target.load(target.emit(copy, network.weights), placed=True)
-    plain = target.load(target.emit(graph, network.weights), placed=True)
+    session = target.load(artifact_of(target, replace(network, graph=copy)), placed=True)
+    plain = target.load(artifact_of(target, network), placed=True)
     arrays = session.run([t.numpy() for t in inputs])
     theirs = {name: torch.from_numpy(array) for name, array in zip(copy.outputs, arrays, strict=True)}
     found: list[ValueAgreement] = []

@@ -22,6 +22,7 @@ from .result import Named, Result
 
 BEST = "best"
 MODEL, NETWORK, TENSORS, MANIFEST = "model.onnx", "model.nasc", "model.safetensors", "manifest.json"
+BESIDE = f"{MODEL}.data"
 TRIALS, FRONT, CONFIG, REPORT = "trials.jsonl", "front.json", "nasc.toml", "report.html"
 
 
@@ -99,13 +100,18 @@ def deployed_files(output: Path, artifact: str) -> bool:
     folder = output / BEST
     if not all((folder / name).is_file() for name in (MODEL, NETWORK, TENSORS)):
         return False
-    return file_digest(folder / MODEL) == artifact
+    files = [folder / name for name in (MODEL, BESIDE) if (folder / name).is_file()]
+    return file_digest(*files) == artifact
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def file_digest(*paths: Path) -> str:
+    """SHA-256 (hex) of the bytes of files, one behind the other."""
+    found = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(2**20):
+                found.update(piece)
+    return found.hexdigest()
 
 
 def nasc_version() -> str:
@@ -182,7 +188,9 @@ def manifest(result: Result, problem: Problem, settings: Settings) -> Manifest:
         pipeline=result.best.pipeline,
         structure_digest=structure_digest(graph),
         candidate_key="" if trial is None or trial.key is None else trial.key,
-        files={name: file_digest(folder / name) for name in (MODEL, NETWORK, TENSORS) if (folder / name).is_file()},
+        files={
+            name: file_digest(folder / name) for name in (MODEL, BESIDE, NETWORK, TENSORS) if (folder / name).is_file()
+        },
         objectives=[str(o) for o in result.goals.objectives],
         constraints=[str(c) for c in result.goals.constraints],
         rule=result.rule,

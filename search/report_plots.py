@@ -114,7 +114,7 @@ def _points(
 def _hover(name: str, pipeline: str, figures: Mapping[str, Figure], metrics: Sequence[Metric]) -> str:
     lines = [f"<b>{escape(name)}</b>"]
     lines += [f"{m.label}: {escape(value_text(m, figures[m.name].value))}" for m in metrics]
-    lines += [escape(part) for part in pipeline.split(" | ") if part.startswith(("quantize", "resize"))]
+    lines += [escape(part) for part in pipeline.split(" | ") if part.startswith(("drop", "quantize", "resize"))]
     return "<br>".join(lines)
 
 

@@ -228,11 +228,13 @@ def figure_text(metric: Metric, figures: Figures, baseline: Figures) -> str:
 
 
 def brief(pipeline: str) -> str:
-    """What a pipeline chooses, in few words: `fc1 i6/u8, fc2=24 i4/u6`; passes that all candidates share left out."""
+    """What a pipeline chooses, in few words: `without layer1.1, fc2=24, fc1 i6/u8`; what all share is left out."""
     found: list[str] = []
     for step in parse_pipeline(pipeline).passes:
         options = step.options()
-        if step.name == "resize":
+        if step.name == "drop":
+            found.append(f"without {' '.join(choices(options['block']))}")
+        elif step.name == "resize":
             found += [f"{name}={size}" for name, size in options.items() if size.isdecimal()]
         elif step.name == "quantize":
             names = choices(options.get("layers", "*"))

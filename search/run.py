@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ..compiler.analyses.branches import branches
 from ..ir.errors import NascError, UsageError
-from ..targets import target_named
-from ..targets.truth import table
 from .config import Settings
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
@@ -31,9 +30,9 @@ from .result import Result
 from .seeds import REFERENCE, Plan
 from .space import Space, build_space
 from .space_rules import parse_rule
-from .space_truth import latency_counts, suspects, without_slow
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
+from .survey import BEFORE, described_space
 from .trials import Trials
 
 SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
@@ -140,25 +139,8 @@ def space_of(problem: Problem, settings: Settings, *, generations: bool = False)
     Raises:
         UsageError: a rule names no layer, an unknown format or size.
     """
-    chosen = settings.search
-    calibration = settings.calibration
-    options = [f"method={calibration.method}", f"samples={calibration.samples}"]
-    if calibration.method == "percentile":
-        options.append(f"percentile={calibration.percentile:g}")
-    target = f"target={problem.target}"
-    trained = generations or settings.training.epochs > 0
-    widths = trained if chosen.widths is None else chosen.widths
-    space = build_space(
-        problem.builder.graph,
-        [parse_rule(text) for text in chosen.space],
-        widths=widths,
-        low=generations,
-        after=f"place{{{target}}} | calibrate{{{', '.join(options)}}} | legalize{{{target}}}",
-    )
-    if not (latency_counts(chosen.objectives) and suspects(space)):
-        return space
-    runtime = target_named(problem.target)
-    return space if runtime.unavailable() else without_slow(space, problem.builder.graph, table(runtime))
+    blocks = branches(problem.builder.structure(BEFORE).graph)
+    return described_space(problem.builder.graph, blocks, settings, problem.target, generations=generations)
 
 
 def _generations(

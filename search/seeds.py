@@ -88,6 +88,8 @@ class Plan:
                     return None
                 case "width":
                     return int(knob.defaults[0])
+                case "block":
+                    return 1
 
         return self.space.nearest(wanted)
 

@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import prod
-from typing import Literal
+from typing import Literal, TypeVar
 
+from ..compiler.analyses.branches import Branch, matches
 from ..compiler.pipeline import Pipeline, parse_pipeline
-from ..ir import Graph, UsageError, chosen_layers, fresh_name, layers, operand, parse_encoding
-from .space_rules import Rule, choices, default_rules, format_choices, width_choices, width_members
+from ..ir import Graph, Op, UsageError, chosen_layers, fresh_name, layers, operand, parse_encoding, widths_in
+from ..ir.errors import did_you_mean
+from .sizing import Sizing
+from .space_groups import group_name, grouped_layers, grouped_widths
+from .space_rules import (
+    DROP,
+    KEEP,
+    Rule,
+    block_choices,
+    choices,
+    default_rules,
+    format_choices,
+    width_choices,
+    width_members,
+)
 
-Part = Literal["weights", "activations", "biases", "width"]
+Part = Literal["weights", "activations", "biases", "width", "block"]
 Assignment = Mapping[str, str]
 """The choice of each knob, by the knob's name."""
 LEFT_ALONE = "f32"
+T = TypeVar("T", Op, str)
 FORMAT_PARTS: tuple[Part, ...] = ("weights", "activations", "biases")
 
 
@@ -27,9 +42,10 @@ class Knob:
     Args:
         name: such as `fc1.weights`.
         part: what is chosen.
-        targets: the layers (for `width`: the widths) it holds for together.
+        targets: the layers (for `width`: the widths, for `block`: the residual branches) it holds for together.
         choices: as text, from the smallest to the largest.
         defaults: the baseline's for each target, which need not be among the choices.
+        sizes: what each choice means for each target, where it is a share of the target's own size; else empty.
     """
 
     name: str
@@ -37,6 +53,11 @@ class Knob:
     targets: tuple[str, ...]
     choices: tuple[str, ...]
     defaults: tuple[str, ...]
+    sizes: tuple[tuple[str, ...], ...] = ()
+
+    def meaning(self, choice: str, target: str) -> str:
+        """What a choice means for one target, as pipelines write it."""
+        return self.sizes[self.targets.index(target)][self.choices.index(choice)] if self.sizes else choice
 
 
 @dataclass(frozen=True)
@@ -49,6 +70,8 @@ class Space:
         before: passes before widths change.
         between: passes between widths and formats.
         after: passes behind formats.
+        blocks: the residual branches that may go.
+        carriers: the layers that each width is a length of: it goes with the last of them.
         left_out: what was not offered, and why, as sentences.
     """
 
@@ -58,6 +81,8 @@ class Space:
     between: str = "fold-batch-norm | merge-linear"
     after: str = "place | calibrate | legalize"
     left_out: tuple[str, ...] = ()
+    blocks: tuple[Branch, ...] = ()
+    carriers: Mapping[str, frozenset[str]] = field(default_factory=dict[str, frozenset[str]], compare=False)
 
     @cached_property
     def free(self) -> tuple[Knob, ...]:
@@ -87,6 +112,7 @@ class Space:
     def text(self) -> str:
         """The space on a few lines: one per knob, and the passes around them."""
         lines = [f"{k.name} [{', '.join(k.targets)}]: {', '.join(k.choices)}" for k in self.knobs]
+        lines += [f"{k.name}: {'; '.join(map(', '.join, k.sizes))}" for k in self.knobs if k.sizes]
         return "\n".join([*lines, f"{self.before} | … | {self.between} | … | {self.after}"])
 
     def at(self, index: int) -> Assignment:
@@ -143,26 +169,38 @@ class Space:
         self._check(assignment)
         sizes: dict[str, str] = {}
         formats: dict[str, dict[str, str]] = {}
+        dropped, gone = self._dropped(assignment)
         for knob in self.knobs:
-            choice = assignment[knob.name]
             for target, default in zip(knob.targets, knob.defaults, strict=True):
-                if choice == default:
+                choice = knob.meaning(assignment[knob.name], target)
+                if choice == default or knob.part == "block":
                     continue
-                if knob.part == "width":
+                if knob.part != "width":
+                    if target not in gone:
+                        formats.setdefault(target, {})[knob.part] = choice
+                elif not (carrying := self.carriers.get(target)) or not carrying <= gone:
                     sizes[target] = choice
-                else:
-                    formats.setdefault(target, {})[knob.part] = choice
+        grows = any(int(n) > int(d) for k in self.knobs for t, d in _widths(k) if (n := sizes.get(t)) is not None)
         grouped: dict[tuple[tuple[str, str], ...], list[str]] = {}
         for layer in (name for name in self.order if name in formats):
             options = tuple((part, formats[layer][part]) for part in FORMAT_PARTS if part in formats[layer])
             grouped.setdefault(options, []).append(layer)
-        resize = "resize{" + ", ".join(f"{w}={n}" for w, n in sizes.items()) + "}" if sizes else ""
+        drop = f"drop{{block=[{', '.join(dropped)}]}}" if dropped else ""
+        written = [f"{w}={n}" for w, n in sizes.items()] + (["grow=nearly"] if grows else [])
+        resize = f"resize{{{', '.join(written)}}}" if sizes else ""
         quantize = [
             f"quantize{{layers=[{', '.join(names)}], {', '.join(f'{part}={text}' for part, text in options)}}}"
             for options, names in grouped.items()
         ]
-        texts = [self.before, resize, self.between, *quantize, self.after if grouped else ""]
+        texts = [self.before, drop, resize, self.between, *quantize, self.after if grouped else ""]
         return str(parse_pipeline(" | ".join(text for text in texts if text)))
+
+    def _dropped(self, assignment: Assignment) -> tuple[list[str], set[str]]:
+        """The branches that go, those inside of others left out, and the layers that go with them."""
+        chosen = {t for k in self.knobs if k.part == "block" and assignment[k.name] == DROP for t in k.targets}
+        going = [b for b in self.blocks if b.name in chosen]
+        outer = [b for b in going if not any(set(b.layers) < set(o.layers) for o in going)]
+        return [b.name for b in outer], {layer for b in outer for layer in b.layers}
 
     def assignment(self, pipeline: str | Pipeline) -> Assignment:
         """The assignment that a pipeline stands for: the inverse of `pipeline`.
@@ -176,6 +214,8 @@ class Space:
             options = step.options()
             if step.name == "resize":
                 chosen.update({(width, "width"): size for width, size in options.items()})
+            elif step.name == "drop":
+                chosen.update({(block, "block"): DROP for block in choices(options["block"])})
             elif step.name == "quantize":
                 for layer in choices(options.get("layers", "*")):
                     chosen.update({(layer, part): options[part] for part in FORMAT_PARTS if part in options})
@@ -186,9 +226,14 @@ class Space:
 
     @staticmethod
     def _chosen(knob: Knob, chosen: Mapping[tuple[str, str], str]) -> str:
-        """What a pipeline's options say of a knob: that of its first target that is mentioned, else the default."""
-        mentioned = [chosen[t, knob.part] for t in knob.targets if (t, knob.part) in chosen]
-        return mentioned[0] if mentioned else knob.defaults[0]
+        """The choice that a pipeline's options fit; of a knob whose targets are all gone, what it was."""
+        told = [chosen.get((t, knob.part), d) for t, d in zip(knob.targets, knob.defaults, strict=True)]
+        meant = (
+            c for c in knob.choices if all(knob.meaning(c, t) == n for t, n in zip(knob.targets, told, strict=True))
+        )
+        mentioned = (chosen[t, knob.part] for t in knob.targets if (t, knob.part) in chosen)
+        part = (c for n in mentioned for c in knob.choices if any(knob.meaning(c, t) == n for t in knob.targets))
+        return next(meant, next(part, knob.choices[-1]))
 
     def _check(self, assignment: Assignment) -> None:
         for knob in self.knobs:
@@ -202,9 +247,17 @@ class Space:
             raise UsageError(f"the search space has no knob {min(unknown)!r}")
 
 
+def _widths(knob: Knob) -> Iterator[tuple[str, str]]:
+    return zip(knob.targets, knob.defaults, strict=True) if knob.part == "width" else iter(())
+
+
 def amount(knob: Knob, choice: str) -> int:
-    """Bits of a format, or the size of a width."""
-    return int(choice) if knob.part == "width" else parse_encoding(choice, knob.name).format.bits
+    """Bits of a format, the size of a (first) width, 1 for a block that stays."""
+    if knob.part == "block":
+        return int(choice == KEEP)
+    if knob.part == "width":
+        return int(knob.meaning(choice, knob.targets[0]))
+    return parse_encoding(choice, knob.name).format.bits
 
 
 def build_space(
@@ -213,6 +266,8 @@ def build_space(
     *,
     widths: bool = False,
     low: bool = False,
+    blocks: Sequence[Branch] = (),
+    sizing: Sizing | None = None,
     before: str = "cleanup",
     between: str = "fold-batch-norm | merge-linear",
     after: str = "place | calibrate | legalize",
@@ -222,8 +277,10 @@ def build_space(
     Args:
         graph: the source network after `before` and `between`, whose layers and widths the rules name.
         rules: none for the default; layers that no rule names stay as they are.
-        widths: whether the default space offers widths.
+        widths: whether the default space offers widths and blocks.
         low: whether it offers formats that only trained candidates do anything in.
+        blocks: the residual branches that may go, by their names behind `before`.
+        sizing: how sizes of widths are chosen.
         before: passes before widths change.
         between: passes between widths and formats.
         after: passes behind formats.
@@ -233,25 +290,42 @@ def build_space(
     """
     knobs: dict[tuple[str, Part], Knob] = {}
     for rule in rules or default_rules(widths=widths, low=low):
-        for knob in _offered(graph, rule):
+        for knob in _offered(graph, rule, blocks, sizing or Sizing(), asked=bool(rules)):
             for target in knob.targets:
                 knobs[target, knob.part] = knob
     order = tuple(op.name for op in layers(graph))
-    found = _disjoint(knobs, order, tuple(graph.sizes))
+    found = _disjoint(knobs, order, (*(b.name for b in blocks), *graph.sizes))
     if not found:
         raise UsageError(
             f"the search space of @{graph.name} is empty: no layer has anything to choose",
             mend="`nasc space` shows what can change, and why the rest cannot.",
         )
-    return Space(found, order, before, between, after)
+    return Space(found, order, before, between, after, blocks=tuple(blocks), carriers=_carriers(graph))
 
 
-def _offered(graph: Graph, rule: Rule) -> Iterator[Knob]:
+def _carriers(graph: Graph) -> dict[str, frozenset[str]]:
+    """For each width the layers whose weights have it as a length."""
+    found: dict[str, set[str]] = {}
+    for op in layers(graph):
+        for axis in graph.types[operand(op, "weight") or ""].axes:
+            for width in widths_in(axis):
+                found.setdefault(width, set()).add(op.name)
+    return {width: frozenset(names) for width, names in found.items()}
+
+
+def _offered(graph: Graph, rule: Rule, blocks: Sequence[Branch], sizing: Sizing, *, asked: bool) -> Iterator[Knob]:
     """The knobs of one rule."""
-    members = () if _only_widths(rule) else chosen_layers(graph, rule.layers)
-    groups = [(op,) for op in members] if rule.each else [members] if members else []
-    for group in groups:
-        label = group[0].name if rule.each or len(group) == 1 else "+".join(rule.layers)
+    yield from _formats_offered(graph, rule)
+    if rule.width is not None:
+        yield from _widths_offered(graph, rule, rule.width, sizing)
+    if rule.block is not None:
+        yield from _blocks_offered(rule, rule.block, blocks, asked=asked)
+
+
+def _formats_offered(graph: Graph, rule: Rule) -> Iterator[Knob]:
+    members = () if all(getattr(rule, part) is None for part in FORMAT_PARTS) else chosen_layers(graph, rule.layers)
+    for group in _grouped(rule, members, lambda ops: grouped_layers(graph, ops)):
+        label = _label(rule, [op.name for op in group])
         for part in FORMAT_PARTS:
             wanted: tuple[str, ...] | None = getattr(rule, part)
             carrying = tuple(op for op in group if part != "biases" or _has_bias(graph, op.name))
@@ -259,18 +333,44 @@ def _offered(graph: Graph, rule: Rule) -> Iterator[Knob]:
                 chosen = format_choices(graph, part, wanted, carrying)
                 names = tuple(op.name for op in carrying)
                 yield Knob(f"{label}.{part}", part, names, chosen, (LEFT_ALONE,) * len(names))
-    if rule.width is not None:
-        named = width_members(graph, rule)
-        for width in named if rule.each else named[:1]:
-            targets = (width,) if rule.each else named
-            label = width if len(targets) == 1 else "+".join(rule.layers)
-            sizes = width_choices(graph, width, rule.width)
-            defaults = tuple(str(graph.sizes[t]) for t in targets)
-            yield Knob(f"{label}.width", "width", targets, sizes, defaults)
 
 
-def _only_widths(rule: Rule) -> bool:
-    return rule.weights is None and rule.activations is None and rule.biases is None
+def _widths_offered(graph: Graph, rule: Rule, wanted: tuple[str, ...], sizing: Sizing) -> Iterator[Knob]:
+    for group in _grouped(rule, width_members(graph, rule), lambda names: grouped_widths(graph, names)):
+        chosen, meanings = width_choices(graph, group, wanted, sizing)
+        defaults = tuple(str(graph.sizes[t]) for t in group)
+        alike = all(sizes == chosen for sizes in meanings)
+        yield Knob(f"{_label(rule, group)}.width", "width", group, chosen, defaults, () if alike else meanings)
+
+
+def _blocks_offered(rule: Rule, wanted: tuple[str, ...], blocks: Sequence[Branch], *, asked: bool) -> Iterator[Knob]:
+    chosen = block_choices(wanted)
+    for pattern in rule.layers:
+        if asked and not any(matches(b, pattern) for b in blocks):
+            raise UsageError(
+                f"no block that can be dropped matches {pattern!r}",
+                mend=did_you_mean(pattern, [b.name for b in blocks]),
+            )
+    members = [b.name for b in blocks if any(matches(b, p) for p in rule.layers)]
+    for group in [(name,) for name in members] if rule.each or rule.grouped else [tuple(members)] if members else []:
+        yield Knob(f"{_label(rule, group)}.block", "block", group, chosen, (KEEP,) * len(group))
+
+
+def _grouped(
+    rule: Rule, members: Sequence[T], by_role: Callable[[Sequence[T]], Sequence[tuple[T, ...]]]
+) -> Sequence[tuple[T, ...]]:
+    """What chooses together by a rule: each for itself, by role and stage, or all."""
+    if rule.each:
+        return [(member,) for member in members]
+    if rule.grouped:
+        return by_role(members)
+    return [tuple(members)] if members else []
+
+
+def _label(rule: Rule, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return names[0]
+    return group_name(names) if rule.grouped else "+".join(rule.layers)
 
 
 def _has_bias(graph: Graph, name: str) -> bool:
@@ -283,11 +383,12 @@ def _disjoint(chosen: Mapping[tuple[str, Part], Knob], order: Sequence[str], wid
     kept: dict[Knob, list[int]] = {}
     for (target, _), knob in chosen.items():
         kept.setdefault(knob, []).append(knob.targets.index(target))
-    parts = ("width", *FORMAT_PARTS)
+    parts = ("block", "width", *FORMAT_PARTS)
     found: list[Knob] = []
     for knob in sorted(kept, key=lambda k: (min(places[k.targets[i]] for i in kept[k]), parts.index(k.part))):
         left = sorted(kept[knob], key=lambda i, k=knob: places[k.targets[i]])
         name = fresh_name(knob.name, {k.name for k in found})
         targets, defaults = tuple(knob.targets[i] for i in left), tuple(knob.defaults[i] for i in left)
-        found.append(Knob(name, knob.part, targets, knob.choices, defaults))
+        sizes = tuple(knob.sizes[i] for i in left) if knob.sizes else ()
+        found.append(Knob(name, knob.part, targets, knob.choices, defaults, sizes))
     return tuple(found)

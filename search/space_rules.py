@@ -5,14 +5,28 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from ..ir import Graph, Op, ParseError, UsageError, chosen_layers, format_named, layers, parse_encoding, width_named
+from ..ir import (
+    Graph,
+    Op,
+    ParseError,
+    UsageError,
+    chosen_layers,
+    format_named,
+    layers,
+    output_axis,
+    parse_encoding,
+    width_named,
+    widths_in,
+)
 from ..ir.errors import did_you_mean
+from .sizing import Sizing
 
 DEFAULT = ("default",)
 LOW = ("low",)
 """The default formats and those below them, in which only trained networks do anything."""
-PARTS = ("weights", "activations", "biases", "width")
+PARTS = ("weights", "activations", "biases", "width", "block")
 WEIGHTS = ("i2", "i3", "i4", "i5", "i6", "i8")
 """Default formats of weights: beyond 6 bits one more saves little, and 8 is what integer kernels hold."""
 ACTIVATIONS = ("u3", "u4", "u5", "u6", "u7", "u8")
@@ -21,14 +35,16 @@ FIRST_ACTIVATIONS = ("u6", "u7", "u8")
 LOW_ACTIVATIONS = ("u2", *ACTIVATIONS)
 LOW_FIRST_ACTIVATIONS = ("u4", "u5", *FIRST_ACTIVATIONS)
 BIASES = ("i2", "i4", "i6", "i8")
-SHARES = (0.25, 0.5, 0.75, 1.0)
-"""Default sizes of a width, as shares of its size."""
-MULTIPLE = 8
-"""Default sizes of widths from 16 up are multiples of this, which suits vector units."""
+KEEP, DROP = "keep", "drop"
+"""What a block may choose."""
 
-_RULE = re.compile(r"\s*(each\s+)?(.+?)\s*:\s*(.+?)\s*", re.DOTALL)
+_RULE = re.compile(r"\s*(each\s+|grouped\s+)?(.+?)\s*:\s*(.+?)\s*", re.DOTALL)
+_SHARE = re.compile(r"(\d+(?:\.\d+)?)%")
 _RANGE = re.compile(r"([iu]?)(\d+)\.\.([iu]?)(\d+)(?:/(\d+))?")
-_WRITE = "Write PATTERN: weights=[i4, i8], activations=u4..u8, with `each` in front for a choice per layer."
+_WRITE = (
+    "Write PATTERN: weights=[i4, i8], activations=u4..u8, with `each` in front for a choice per layer, "
+    "`grouped` for one per role and stage."
+)
 
 
 @dataclass(frozen=True)
@@ -42,7 +58,9 @@ class Rule:
             trained; None: not spoken of.
         activations: formats of the layers' inputs.
         biases: formats of the biases.
-        width: sizes of the layers' output widths.
+        width: sizes of the layers' output widths: numbers, or shares of their own (`50%`).
+        block: `keep`, `drop`: whether residual branches of these names stay.
+        grouped: layers and widths of one role and stage share a choice.
     """
 
     layers: tuple[str, ...]
@@ -51,12 +69,16 @@ class Rule:
     activations: tuple[str, ...] | None = None
     biases: tuple[str, ...] | None = None
     width: tuple[str, ...] | None = None
+    block: tuple[str, ...] | None = None
+    grouped: bool = False
 
     def __post_init__(self) -> None:
         if not self.layers:
             raise UsageError("a rule of the search space names no layers", mend=_WRITE)
         if all(getattr(self, part) is None for part in PARTS):
             raise UsageError(f"the rule for {', '.join(self.layers)} offers nothing", mend=_WRITE)
+        if self.each and self.grouped:
+            raise UsageError(f"the rule for {', '.join(self.layers)}: either each or grouped", mend=_WRITE)
 
     def __str__(self) -> str:
         named = self.layers[0] if len(self.layers) == 1 else f"[{', '.join(self.layers)}]"
@@ -65,7 +87,7 @@ class Rule:
             for part in PARTS
             if (choices := getattr(self, part)) is not None
         ]
-        return f"{'each ' if self.each else ''}{named}: {', '.join(options)}"
+        return f"{'each ' if self.each else 'grouped ' if self.grouped else ''}{named}: {', '.join(options)}"
 
 
 def parse_rule(text: str) -> Rule:
@@ -87,7 +109,8 @@ def parse_rule(text: str) -> Rule:
         if key in options:
             raise UsageError(f"search space: {key} is given twice in {text!r}")
         options[key] = choices(value, text)
-    return Rule(tuple(_items(match[2])), bool(match[1]), **options)
+    how = (match[1] or "").strip()
+    return Rule(tuple(_items(match[2])), how == "each", grouped=how == "grouped", **options)
 
 
 def choices(text: str, whole: str = "") -> tuple[str, ...]:
@@ -130,9 +153,12 @@ def _outside_brackets(text: str) -> list[str]:
 
 
 def default_rules(*, widths: bool, low: bool = False) -> tuple[Rule, ...]:
-    """The default space: each layer's weights and input for themselves, and its width where `widths`."""
+    """The default space: each layer's weights and input; where `widths`, widths in groups and blocks as well."""
     bits = LOW if low else DEFAULT
-    return (Rule(("*",), True, bits, bits, None, DEFAULT if widths else None),)
+    formats = Rule(("*",), each=True, weights=bits, activations=bits)
+    if not widths:
+        return (formats,)
+    return (formats, Rule(("*",), grouped=True, width=DEFAULT), Rule(("*",), each=True, block=DEFAULT))
 
 
 def first_layers(graph: Graph) -> frozenset[str]:
@@ -172,25 +198,53 @@ def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Se
     return tuple(sorted(dict.fromkeys(found), key=lambda t: (parse_encoding(t, part).format.bits, t)))
 
 
-def width_choices(graph: Graph, width: str, wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """The sizes a rule offers to a width, in order.
+def width_choices(
+    graph: Graph, widths: Sequence[str], wanted: tuple[str, ...], sizing: Sizing
+) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """The choices a rule offers to some widths together, in order, and what each stands for by width.
+
+    Widths of one size choose a size; widths of several choose a share of their own (`50%`).
 
     Raises:
-        UsageError: a size is not a positive number.
+        UsageError: a size is not a positive number, or no share.
     """
-    size = graph.sizes[width]
-    found: set[int] = set()
+    sizes: set[int] = set()
+    shares: set[float] = set()
     for text in wanted:
         if text == "default":
-            for share in SHARES:
-                around = round(size * share / MULTIPLE) * MULTIPLE if size >= 2 * MULTIPLE else round(size * share)
-                found.add(max(around, 1))
-            found.add(size)
+            shares.update(sizing.shares)
+        elif (match := _SHARE.fullmatch(text)) is not None and float(match[1]) > 0:
+            shares.add(float(match[1]) / 100)
         elif text.isdecimal() and int(text) > 0:
-            found.add(int(text))
+            sizes.add(int(text))
         else:
-            raise UsageError(f"search space: {text!r} is no size of a width", mend="Write width=[16, 24] or 16..64/8.")
-    return tuple(map(str, sorted(found)))
+            raise UsageError(
+                f"search space: {text!r} is no size of a width", mend="Write width=[16, 24], 16..64/8 or [50%, 100%]."
+            )
+    alike = {graph.sizes[w] for w in widths}
+    if len(alike) == 1 or not shares:
+        found = sizes | {sizing.at(graph, widths[0], share) for share in shares}
+        names = tuple(map(str, sorted(found)))
+        return names, (names,) * len(widths)
+    if sizes:
+        raise UsageError(
+            f"search space: widths of {', '.join(map(str, sorted(alike)))} share either sizes or shares, not both",
+            mend="Write [50%, 100%] alone, or `each` in front.",
+        )
+    ordered = sorted(shares)
+    by_width = tuple(tuple(str(sizing.at(graph, w, share)) for share in ordered) for w in widths)
+    return tuple(f"{100 * share:g}%" for share in ordered), by_width
+
+
+def block_choices(wanted: tuple[str, ...]) -> tuple[str, ...]:
+    """What a rule offers to residual branches: to go, to stay, or both.
+
+    Raises:
+        UsageError: another word.
+    """
+    if unknown := set(wanted) - {KEEP, DROP, "default"}:
+        raise UsageError(f"search space: a block cannot be {min(unknown)!r}", mend="Write block=[drop, keep].")
+    return tuple(choice for choice in (DROP, KEEP) if choice in wanted or "default" in wanted)
 
 
 def width_members(graph: Graph, rule: Rule) -> tuple[str, ...]:
@@ -208,9 +262,7 @@ def width_members(graph: Graph, rule: Rule) -> tuple[str, ...]:
         if len(named) == 1 and named[0].name == pattern:
             found.append(width_named(graph, pattern))
             continue
-        for layer in named:
-            try:
-                found.append(width_named(graph, layer.name))
-            except UsageError:  # a pattern also meets layers whose width is fixed, such as the last one
-                continue
+        for layer in named:  # a pattern also meets layers whose width is fixed, such as the last one
+            found += widths_in(output_axis(graph, layer))
+        found += [width for width in graph.sizes if fnmatchcase(width, pattern)]
     return tuple(width for width in graph.sizes if width in found)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from ..ir import Graph, parse_encoding
 from ..targets.truth import Truth
-from .space import Knob, Space
+from .space import FORMAT_PARTS, Knob, Space
 
 TABLE_BITS = (4, 8, 16)
 """Bits of the formats that the table holds; a format counts as the next larger one."""
@@ -15,7 +15,7 @@ TABLE_BITS = (4, 8, 16)
 
 def suspects(space: Space) -> bool:
     """Whether the space offers formats of more than 8 bits, for which integer kernels are rare."""
-    return any(_bits(knob, choice) > 8 for knob in space.knobs if knob.part != "width" for choice in knob.choices)
+    return any(_bits(knob, choice) > 8 for knob in space.knobs if knob.part in FORMAT_PARTS for choice in knob.choices)
 
 
 def latency_counts(objectives: Sequence[str]) -> bool:
@@ -31,7 +31,7 @@ def without_slow(space: Space, graph: Graph, truth: Truth) -> Space:
     knobs: list[Knob] = []
     left_out: list[str] = []
     for knob in space.knobs:
-        kinds = sorted({graph.producers[name].kind for name in knob.targets if knob.part != "width"})
+        kinds = sorted({graph.producers[name].kind for name in knob.targets if knob.part in FORMAT_PARTS})
         slow = [c for c in knob.choices if kinds and all(_slow(truth, knob, kind, c) for kind in kinds)]
         kept = tuple(c for c in knob.choices if c not in slow)
         if not slow or all(c == "f32" for c in kept):

@@ -57,6 +57,16 @@ class Artifact:
             found.update(piece)
         return found.hexdigest()
 
+    def digests(self, name: str) -> dict[str, str]:
+        """SHA-256 (hex) of each file that `save` writes under a name, by the files' names."""
+        found = {name: hashlib.sha256(self.model).hexdigest()}
+        if self.location:
+            beside = hashlib.sha256()
+            for piece in self._data():
+                beside.update(piece)
+            found[self.location] = beside.hexdigest()
+        return found
+
     @property
     def size_bytes(self) -> int:
         """The size of all files."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from numpy.typing import NDArray
 
-from ..ir import Encoding, Graph, NascError, Weights
+from ..ir import Encoding, Graph, NascError, Op, Type, Weights
 from .artifact import Artifact
 from .cost import StaticCost
 from .device_profile import DeviceProfile
@@ -19,6 +19,9 @@ from .trace import Trace
 Array = NDArray[Any]
 Inputs: TypeAlias = "Sequence[Array] | Mapping[str, Array]"
 """One array per input of the network, in order or by name."""
+
+Foreign: TypeAlias = "Callable[[Op, Sequence[Type], int], bytes]"
+"""Gives an op as an ONNX model of an opset, from the op and the types of its operands, in which widths are numbers."""
 
 Role = Literal["weight", "activation", "bias"]
 
@@ -118,6 +121,11 @@ class Target(Protocol):
         ...
 
     @property
+    def lanes(self) -> int:
+        """How many channels it computes at once: widths that are multiples of it leave none of them idle."""
+        ...
+
+    @property
     def settings(self) -> Mapping[str, Any]:
         """The runtime and all that it is told when it loads a network, as plain data for a record."""
         ...
@@ -135,7 +143,13 @@ class Target(Protocol):
         ...
 
     def emit(
-        self, graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None, *, location: str = ""
+        self,
+        graph: Graph,
+        weights: Weights,
+        metadata: Mapping[str, str] | None = None,
+        *,
+        location: str = "",
+        foreign: Foreign | None = None,
     ) -> Artifact:
         """The artifact that is deployed.
 
@@ -144,6 +158,7 @@ class Target(Protocol):
             weights: its numbers.
             metadata: what the file is to say of itself, beside nasc's version.
             location: name of a file beside the model for its large tensors; empty: they stay inside.
+            foreign: gives ops without a rule (`aten.*`) in the target's own form; None: they are refused.
 
         Raises:
             NascError: an op that cannot be written, or a step that is not known.

@@ -30,6 +30,9 @@ HOMOGENEOUS: Mapping[str, tuple[tuple[int, ...], ...]] = {
 
 Layers, sums and joins are in `alternatives`."""
 
+PICKING = frozenset({"select", "narrow", "slice", "split", "unbind", "index", "index_select"})
+"""Kinds that take some elements of their first operand as they are."""
+
 CHANNEL_AXIS = {"batch_norm": 1, "instance_norm": 1, "group_norm": 1, "layer_norm": -1, "rms_norm": -1}
 """Norms end in a scale and a shift along this axis."""
 
@@ -95,12 +98,22 @@ class Marks:
         if value in self.graph.outputs:
             return False
         for reader in self.graph.readers[value]:
-            if (value, reader.name) not in asked:
+            found = asked.get((value, reader.name)) or self.picked(value, reader)
+            if found is None:
                 return False
-            touched, asks = asked[value, reader.name]
+            touched, asks = found
             if bool((touched & (asks != marks)).any()):
                 return False
         return True
+
+    def picked(self, value: str, reader: Op) -> tuple[Tensor, Tensor] | None:
+        """What a reader takes of a value and asks nothing of, where it only picks elements (the keys of a packed qkv);
+        None where it computes."""
+        if reader.kind not in PICKING or reader.inputs.count(value) != 1:
+            return None
+        at = reader.inputs.index(value)
+        taken = self.taken_back(reader, (at,), {}) if at == 0 else None
+        return taken[at] if taken else None
 
     def taken_back(
         self, op: Op, operands: tuple[int, ...], marked: Mapping[str, Tensor]

@@ -21,8 +21,11 @@ from typing import Any, Literal
 from ...ir.errors import NascError
 from .wire import receive, send
 
-OUT_OF_MEMORY = ("bad_alloc", "Failed to allocate memory", "out of memory", "Unable to allocate", "OUT_OF_MEMORY")
-"""How C++, ONNX Runtime, CUDA and numpy say that there is no more memory."""
+OUT_OF_MEMORY = (
+    "bad_alloc", "Failed to allocate memory", "out of memory", "OUT_OF_MEMORY", "Unable to allocate", "MemoryError",
+    "Cannot allocate memory", "can't start new thread",
+)  # fmt: skip
+"""How C++, ONNX Runtime, CUDA, numpy, Python and the system say that there is no more memory."""
 
 ALARM_SHARE = 1.1
 """The alarm clock goes off so much later than the caller's limit: it is for callers that are gone."""
@@ -71,16 +74,17 @@ def _answered(call: Any) -> Answer:
     except MemoryError as error:
         return ("memory", str(error) or "a Python object")
     except NascError as error:
-        if _memory(str(error)):
+        if means_no_memory(str(error)):
             return ("memory", _first_line(error))
         return ("refused", type(error), error.message, error.mend)
     except Exception as error:
-        if _memory(str(error)):
+        if means_no_memory(str(error)):
             return ("memory", _first_line(error))
         return ("fault", f"{type(error).__name__}: {error}", traceback.format_exc())
 
 
-def _memory(text: str) -> bool:
+def means_no_memory(text: str) -> bool:
+    """Whether a message says that there is no more memory."""
     return any(sign.lower() in text.lower() for sign in OUT_OF_MEMORY)
 
 

@@ -28,6 +28,7 @@ from socket import socket, socketpair
 from typing import Any
 
 from ...ir.errors import NascError
+from .child import means_no_memory
 from .wire import receive, send
 
 START_LIMIT_S = 120.0
@@ -101,7 +102,9 @@ class _Running:
             text = (self.folder / "output").read_text(errors="replace").strip()
         except OSError:
             text = ""
-        return status, text[-TAIL:]
+        if len(text) > TAIL:
+            text = text[-TAIL:].partition("\n")[2] or text[-TAIL:]
+        return status, text
 
 
 class Worker:
@@ -251,13 +254,11 @@ class Worker:
         said = f"; it said: {printed}" if printed else ""
         if status is None:
             return WorkerError(f"the process of {self._work} closed its line and went on{said}", Ending.CRASHED)
+        if means_no_memory(printed):
+            return self._no_memory(printed.splitlines()[-1])
         if status >= 0:
-            if "MemoryError" in printed or "bad_alloc" in printed:
-                return self._no_memory(printed.splitlines()[-1])
             return WorkerError(f"the process of {self._work} ended with status {status}{said}", Ending.CRASHED)
         name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
-        if "bad_alloc" in printed:
-            return self._no_memory(printed.splitlines()[-1])
         if status in (-signal.SIGKILL, -signal.SIGTERM):
             if running.kills is not None and (_kills() or 0) > running.kills:
                 return self._no_memory("the kernel ended the process, since the whole machine had no memory left")

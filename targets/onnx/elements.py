@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir import Format, NascError
+from ...ir import Format, NascError, format_named
 from ...ir.formats import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I32, I64
 
 Array = NDArray[Any]
@@ -110,3 +110,17 @@ def computing(kind: str, format: Format) -> Format:
     if format == I64:
         return F64
     return I32 if INT32 in KERNELS[kind] else I64
+
+
+def format_of(dtype: np.dtype[Any]) -> Format:
+    """The format of an array's element type.
+
+    Raises:
+        NascError: the IR has none.
+    """
+    for format, (_, kind) in _EXACT.items():
+        if np.dtype(kind) == dtype:
+            return format
+    if dtype.kind in "iu":
+        return format_named(f"{dtype.kind}{8 * dtype.itemsize}")
+    raise NascError(f"the IR has no format for tensors of {dtype}")

@@ -10,6 +10,7 @@ import onnx
 from ...ir import STORED, Axis, Const, Graph, Op, Type, UsageError, Weights
 from ...ir.axes import has_batch, size, substitute
 from ...ir.formats import F32
+from ..base import Foreign
 from . import (
     arithmetic,
     choices,
@@ -29,6 +30,7 @@ from . import (
 from .elements import element
 from .external import External
 from .registry import EMITTERS, EmissionError, Emitter
+from .splice import spliced
 from .style import ONNXRUNTIME, Recoded, Style, recoded
 from .writer import Writer
 
@@ -61,6 +63,7 @@ def emit(
     style: Style = ONNXRUNTIME,
     external: External | None = None,
     custom: Mapping[str, Emitter] | None = None,
+    foreign: Foreign | None = None,
 ) -> onnx.ModelProto:
     """The graph as an ONNX model with its weights inside. Equal arguments give equal bytes.
 
@@ -74,6 +77,7 @@ def emit(
         style: how the runtime wants quantized values written.
         external: collects large tensors for a file beside the model, in place of the model itself.
         custom: emitters of op kinds that have none here, `aten.*` among them; they come before the built-in ones.
+        foreign: gives the remaining `aten.*` ops as ONNX models of their own, see `splice`.
 
     Raises:
         EmissionError: an op that cannot be written, or a step that is not known, at the user's line.
@@ -84,14 +88,14 @@ def emit(
         raise UsageError(f"emission knows the opsets {', '.join(map(str, OPSETS))}, found {opset}")
     if style.unsigned and (moved := recoded(graph)) is not graph:
         graph, weights = moved, Recoded(weights, graph)
-    writer = Writer(graph, weights, style, external)
+    writer = Writer(graph, weights, style, external, opset)
     for entry in graph.inputs:
         _declare(writer.proto.input.add(name=entry.name), entry.type, graph.sizes)
     for op in graph.ops:
         if op.kind in STORED or op.name in writer.folded:
             continue
         writer.op = op
-        _emitter(op, custom or {})(writer, op)
+        _emitter(op, custom or {}, foreign)(writer, op)
     writer.op = None
     for name in graph.outputs:
         _output(writer, name)
@@ -112,8 +116,10 @@ def version() -> str:
     return installed("nasc")
 
 
-def _emitter(op: Op, custom: Mapping[str, Emitter]) -> Emitter:
+def _emitter(op: Op, custom: Mapping[str, Emitter], foreign: Foreign | None) -> Emitter:
     found = custom.get(op.kind) or EMITTERS.get(op.kind)
+    if found is None and foreign is not None and op.kind.startswith("aten."):
+        return lambda writer, op: spliced(writer, op, foreign)
     if found is None:
         raise EmissionError(
             op,

@@ -125,9 +125,12 @@ def slice_scatter(writer: Writer, op: Op) -> None:
     order = (dim, *(i for i in range(op.type.rank) if i != dim))
     back = tuple(order.index(i) for i in range(op.type.rank))
     chosen = np.arange(writer.lengths(op.name)[dim])[start:end:step, None]
+    at = positions(writer, f"{op.name}/positions", chosen)
+    if dim == 0:
+        writer.node("ScatterND", [given, at, source], op.name)
+        return
     first = writer.node("Transpose", [given], f"{op.name}/first", perm=order)
     updates = writer.node("Transpose", [source], f"{op.name}/updates", perm=order)
-    at = positions(writer, f"{op.name}/positions", chosen)
     found = writer.node("ScatterND", [first, at, updates], f"{op.name}/scattered")
     writer.node("Transpose", [found], op.name, perm=back)
 

@@ -33,11 +33,14 @@ LARGEST_FILE = 2**31 - 2**20
 class Writer:
     """The ONNX graph under construction, and the IR it is made from."""
 
-    def __init__(self, graph: Graph, weights: Weights, style: Style, external: External | None = None) -> None:
+    def __init__(
+        self, graph: Graph, weights: Weights, style: Style, external: External | None = None, opset: int = 20
+    ) -> None:
         self.graph = graph
         self.weights = weights
         self.proto = onnx.GraphProto(name=graph.name)
         self.external = external
+        self.opset = opset
         self.inside_bytes = 0
         self.op: Op | None = None
         self.style = style
@@ -105,11 +108,11 @@ class Writer:
 
     def scalar(self, value: int) -> str:
         """A 64-bit integer without axes, as positions are; equal ones are shared."""
-        return self.initializer(f"i64/{value}.", np.array(value, np.int64), I64)
+        return self.initializer(f"i64/{value}", np.array(value, np.int64), I64)
 
     def integers(self, values: Sequence[int]) -> str:
         """A vector of 64-bit integers, as shapes and axes are; equal ones are shared."""
-        return self.initializer(f"i64/{','.join(map(str, values))}", np.array(values, np.int64), I64)
+        return self.initializer(f"i64/[{','.join(map(str, values))}]", np.array(values, np.int64), I64)
 
     def type(self, value: str) -> Type:
         """The type of a value of the IR."""
@@ -132,6 +135,8 @@ class Writer:
         if name not in self._known and self.is_stored(name):
             format = self._types[name].format
             self.initializer(name, stored(self.weights.array(name), format, name), format)
+            if format.is_int and format.bits not in (8, 16, 32, 64):
+                self.proto.initializer[-1].doc_string = str(format)
         return name
 
     def real(self, name: str, format: Format = F32) -> str:

@@ -13,7 +13,7 @@ from ..artifact import Artifact
 from ..base import Array, Role, Signature, Support, TargetError
 from ..cost import StaticCost, static_cost
 from ..device_profile import DeviceProfile
-from ..onnx import External, emit
+from ..onnx import External, Foreign, emit
 from ..onnx.style import ONNXRUNTIME, Style
 from ..onnx.style import TENSORRT as STYLE_TENSORRT
 from ..plan import Plan
@@ -36,12 +36,14 @@ class OnnxRuntime:
         provider: the execution provider.
         options: the provider's options.
         style: how it wants quantized values written.
+        lanes: channels that it computes at once: widths that are multiples of it leave none of them idle.
     """
 
     name: str
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     style: Style = ONNXRUNTIME
+    lanes: int = 8
 
     @property
     def settings(self) -> Mapping[str, Any]:
@@ -73,6 +75,7 @@ class OnnxRuntime:
         metadata: Mapping[str, str] | None = None,
         *,
         location: str = "",
+        foreign: Foreign | None = None,
         opset: int | None = None,
     ) -> Artifact:
         """The ONNX model.
@@ -82,13 +85,16 @@ class OnnxRuntime:
             weights: its numbers.
             metadata: what to write into the model's `metadata_props`.
             location: name of a file beside the model for its large tensors; empty: they stay inside.
+            foreign: gives ops without a rule as ONNX models of their own.
             opset: version of the operator set; None: the one that serves the graph best.
 
         Raises:
             EmissionError: an op that cannot be written, or a step that is not known.
         """
         external = External(location) if location else None
-        model = emit(graph, weights, opset=opset, metadata=metadata, style=self.style, external=external)
+        model = emit(
+            graph, weights, opset=opset, metadata=metadata, style=self.style, external=external, foreign=foreign
+        )
         tensors = tuple(external.parts) if external else ()
         return Artifact(self.name, model.SerializeToString(), location if tensors else "", tensors)
 
@@ -167,6 +173,7 @@ TENSORRT = OnnxRuntime(
     "TensorrtExecutionProvider",
     {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
     STYLE_TENSORRT,
+    lanes=32,
 )
 """Not yet run on a device."""
 

@@ -25,9 +25,10 @@ def test_every_graph_of_the_pages_parses_verifies_and_prints_as_it_stands():
 def test_every_setting_is_documented_with_its_default():
     page = (DOCS / "configuration.md").read_text()
     rows = dict(re.findall(r"^\| `([\w.]+)` \| (.*?) \|", page, re.MULTILINE))
-    shown = {None: "unset", (): "[]", True: "true", False: "false"}
+    shown = {None: "unset", True: "true", False: "false"}
     expected = {
-        k: shown[v] if v is None or v == () or isinstance(v, bool) else str(v) for k, v in flat(Settings()).items()
+        k: shown[v] if v is None or isinstance(v, bool) else str(list(v) if isinstance(v, tuple) else v)
+        for k, v in flat(Settings()).items()
     }
     assert rows == expected
 
@@ -47,7 +48,9 @@ def test_strategies_and_rules_of_the_search_page_exist():
     ]
     assert named == list(STRATEGIES)
     rules = [*re.findall(r"--space '([^']+)'", page), *re.findall(r"`([^`\n]+: \w+=[^`\n]+)`", page)]
-    assert [str(parse_rule(rule)).split(":")[0] for rule in rules] == ["linear", "each fc*", "*"]
+    assert [str(parse_rule(rule)).split(":")[0] for rule in rules] == [
+        *("linear", "*", "each layer3.*", "each fc*", "grouped *", "each layer1.*", "*")
+    ]
 
 
 def test_objectives_and_constraints_of_the_search_page_can_be_read():

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from nasc.api import read_onnx
 from nasc.compiler.network import Network
 from nasc.compiler.weights import Source, Store
 from nasc.ir import SPECS, STORED, Const, Graph, Input, Op, Type, attributes, parse, product, verify
@@ -108,22 +109,35 @@ def agree(entry: Case, *, positive: bool = False, tolerance: float = 1e-5) -> No
     onnx.checker.check_model(model, full_check=True)
     assert all(n.name.split("/")[0] in {*graph.types, ""} for n in model.graph.node)
     session = CPU.load(model.SerializeToString())
+    back = read_onnx(model.SerializeToString())
     for batch in (1, 3):
         given = [drawn(e.type, batch, bounds.get(e.name, 4), random) for e in graph.inputs]
         given = [np.abs(g) + 0.1 if positive and g.dtype.kind == "f" else g for g in given]
-        expected = network(*map(torch.from_numpy, given))
-        expected = expected if isinstance(expected, tuple) else (expected,)
-        for name, a, b in zip(graph.outputs, expected, session.run(given), strict=True):
-            want = a.numpy()
-            assert b.shape == want.shape, name
-            assert b.dtype == want.dtype, name
-            if want.dtype.kind != "f":
-                np.testing.assert_array_equal(b, want)
-                continue
-            finite = np.isfinite(want)
-            np.testing.assert_array_equal(np.where(finite, 0, b), np.where(finite, 0, want))
-            largest = np.abs(want[finite]).max(initial=1e-3)
-            assert np.abs(b[finite] - want[finite]).max(initial=0) <= tolerance * largest, name
+        expected = outputs(network, given)
+        for runs in (session.run(given), outputs(back, given)):
+            for name, want, found in zip(graph.outputs, expected, runs, strict=True):
+                same(name, want, found, tolerance)
+    again = read_onnx(emit(back.graph, back.weights).SerializeToString())
+    assert str(again.graph) == str(back.graph)
+
+
+def outputs(network: Network, given: list[np.ndarray]) -> list[np.ndarray]:
+    """What torch makes of a graph."""
+    found = network(*map(torch.from_numpy, given))
+    return [t.numpy() for t in (found if isinstance(found, tuple) else (found,))]
+
+
+def same(name: str, want: np.ndarray, found: np.ndarray, tolerance: float) -> None:
+    """Equal shape, element type, and numbers: exactly for integers, infinities and what is no number."""
+    assert found.shape == want.shape, name
+    assert found.dtype == want.dtype, name
+    if want.dtype.kind != "f":
+        np.testing.assert_array_equal(found, want)
+        return
+    finite = np.isfinite(want)
+    np.testing.assert_array_equal(np.where(finite, 0, found), np.where(finite, 0, want))
+    largest = np.abs(want[finite]).max(initial=1e-3)
+    assert np.abs(found[finite] - want[finite]).max(initial=0) <= tolerance * largest, name
 
 
 X = "f32[N, 6]"
@@ -318,7 +332,7 @@ ELSEWHERE = {"quantize"}
 
 
 @pytest.mark.parametrize("entry", CASES, ids=str)
-def test_onnxruntime_computes_what_torch_does(entry: Case) -> None:
+def test_onnxruntime_and_the_graph_read_back_compute_what_torch_does(entry: Case) -> None:
     agree(entry)
 
 

@@ -118,7 +118,7 @@ def test_asked_for_sizes_and_joint_widths(graph: Graph) -> None:
 
 def test_a_width_of_the_source_is_not_written(graph: Graph) -> None:
     found = space(graph, "[fc1, fc2]: width=[32, 64]")
-    assert "resize{fc2=64}" in found.pipeline(found.largest)
+    assert "resize{fc2=64, grow=nearly}" in found.pipeline(found.largest)
     assert found.assignment(found.pipeline(found.largest)) == found.largest
 
 

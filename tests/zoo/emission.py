@@ -119,13 +119,19 @@ def apart(expected: Sequence[Tensor], found: Sequence[Any]) -> float:
     return worst
 
 
+def named(model: ZooModel, name: str, exact: bool) -> bool:
+    """Whether a name on the command line means this network."""
+    return model.name == name if exact else name in model.name
+
+
 def main() -> None:
     """Print one line per network; exit with 1 where one fails."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("names", nargs="*")
+    parser.add_argument("--exact", action="store_true", help="names are whole names")
     parser.add_argument("--output", type=Path, help="append the lines to this file too")
     options = parser.parse_args()
-    chosen = [m for m in zoo() if not options.names or any(name in m.name for name in options.names)]
+    chosen = [m for m in zoo() if not options.names or any(named(m, name, options.exact) for name in options.names)]
     failed = 0
     for model in chosen:
         row = emission(model)

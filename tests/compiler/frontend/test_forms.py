@@ -319,10 +319,11 @@ def test_what_is_no_module(here: Path) -> None:
         (3, "found a int"),
         ({"a": 1}, "found a dict"),
     ):
-        for call in (nasc.lower, nasc.compile):
-            with pytest.raises(UsageError) as raised:
-                call(model, tagged())  # type: ignore[operator]
-            assert message in str(raised.value)
+        with pytest.raises(UsageError) as raised:
+            nasc.lower(model, tagged())  # type: ignore[arg-type]
+        assert message in str(raised.value)
+    with pytest.raises(UsageError, match="expected an nn.Module or a function"):
+        nasc.compile({"a": 1}, tagged())  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="Tagger needs example inputs"):
         nasc.lower(Tagger())
     with pytest.raises(UsageError, match="a file has its own inputs"):

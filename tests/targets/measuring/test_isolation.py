@@ -249,3 +249,24 @@ def test_what_a_dead_caller_could_not_remove_is_removed_by_the_next(bench: Isola
     left.mkdir()
     bench.worker.ready()
     assert not left.exists()
+
+
+def test_ctrl_c_ends_the_process_and_the_next_call_starts_another(
+    bench: IsolatedBench, models: Callable[[str], Path]
+) -> None:
+    bench.worker.ready()
+    pid = bench.worker.pid
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        bench.measure(models("hangs"), conditions())
+    assert pid is not None and not running(pid)
+    assert bench.measure(models("harmless"), conditions()).latency is not None
+
+
+def test_a_limit_that_is_too_small_to_start_with_is_said(place: Path, models: Callable[[str], Path]) -> None:
+    with (
+        IsolatedBench(CPU, memory_limit_bytes=GIB // 64) as bench,
+        pytest.raises(WorkerError, match="measuring ran out of memory") as caught,
+    ):
+        bench.measure(models("harmless"), conditions())
+    assert caught.value.ending == Ending.MEMORY

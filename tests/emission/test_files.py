@@ -1,0 +1,42 @@
+"""What lies beside a model: large tensors, by themselves and past the 2 GiB of one file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nasc
+import numpy as np
+import onnx
+import pytest
+import torch
+from nasc.search import artifacts
+from nasc.targets import target_named
+from support.graphs import graph_of
+from support.networks import network_of
+
+CPU = target_named("onnxruntime:cpu")
+LAYER = "%w: f32[64, 64] = weight\n%b: f32[64] = weight\n%y: f32[N, 64] = linear %x, %w, %b"
+
+
+def test_large_tensors_lie_beside_the_model_and_small_ones_inside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    net = network_of(graph_of(LAYER, "%x: f32[N, 64]"))
+    assert artifacts.tensor_bytes(net) == 4 * (64 * 64 + 64)
+    nasc.export(net, tmp_path / "small.onnx")
+    assert [p.name for p in tmp_path.iterdir()] == ["small.onnx"]
+    monkeypatch.setattr(artifacts, "LARGE_BYTES", 4 * (64 * 64 + 64))
+    artifact = nasc.export(net, tmp_path / "large.onnx")
+    assert artifact.location == "large.onnx.data"
+    assert (tmp_path / "large.onnx.data").stat().st_size == 64 * 64 * 4
+    onnx.checker.check_model(tmp_path / "large.onnx", full_check=True)
+    x = torch.randn(3, 64)
+    for name in ("small", "large"):
+        found = CPU.load(tmp_path / f"{name}.onnx").run([x.numpy()])[0]
+        np.testing.assert_allclose(found, net(x).numpy(), rtol=1e-4, atol=1e-5)
+    from nasc.search.output import file_digest
+
+    files = [tmp_path / "large.onnx", tmp_path / "large.onnx.data"]
+    assert artifact.digests("large.onnx") == {p.name: file_digest(p) for p in files}
+    assert file_digest(*files) == artifact.digest
+    assert artifact.size_bytes == sum(p.stat().st_size for p in files)
