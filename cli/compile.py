@@ -39,6 +39,9 @@ def compile(
     width_bounds: WidthBounds = None,
     width_multiple: WidthMultiple = None,
     train_epochs: Annotated[int | None, typer.Option(help="Epochs of training per candidate.  [default: 0]")] = None,
+    generations: Annotated[
+        int | None, typer.Option(help="Rounds of trained candidates after the trials.  [default: 0]")
+    ] = None,
     tolerance: Annotated[str | None, typer.Option(help="Quality the winner may lose: 1pt, 2%.  [default: 1pt]")] = None,
     seed: Annotated[int | None, typer.Option(help="Of all that is random.  [default: 0]")] = None,
     target: Annotated[str | None, typer.Option(help="Runtime and device.  [default: auto]")] = None,
@@ -83,6 +86,7 @@ def compile(
         "search.forecast": forecast,
         "search.time_limit_s": time_limit,
         "training.epochs": train_epochs,
+        "training.generations": generations,
         "seed": seed,
         "target": target,
         "measure.batch": batch,

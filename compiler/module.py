@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -143,21 +144,32 @@ def with_trained(network: Network, module: nn.Module) -> Network:
     """
     if not isinstance(module, GraphModule) or module.source().graph != network.graph:
         raise NascError("error: with_trained takes the module that this network's module() gave")
+    return with_values(network, module.tensor_of, module.step_of)
+
+
+def with_values(network: Network, tensor_of: Callable[[str], Tensor], step_of: Callable[[str], Tensor]) -> Network:
+    """The network with other numbers of the same shapes.
+
+    Args:
+        network: whose graph and formats stay.
+        tensor_of: the real numbers of a stored value by its name, before rounding.
+        step_of: the step of a quantized value by its name; one number, or one per index of its axis.
+    """
     recipes: dict[str, Recipe] = {}
     steps: dict[str, Step] = {}
     graph: Graph = network.graph
     for op in graph.stored:
-        tensor = module.tensor_of(op.name).detach().clone()
+        tensor = tensor_of(op.name).detach().clone()
         old = network.weights.recipe(op.name)
         if isinstance(old, Rounded):
-            found = None if old.shared else module.step_of(op.name).detach().clone()
+            found = None if old.shared else step_of(op.name).detach().clone()
             recipes[op.name] = old.replaced(Source(tensor), found)
             steps[op.name] = _trained(cast(Step, op.type.step), found)
         else:
             recipes[op.name] = Source(tensor)
     for op in graph.ops:
         if op.kind == "quantize" and not _in_blocks(op):
-            steps[op.name] = _trained(cast(Step, op.type.step), module.step_of(op.name))
+            steps[op.name] = _trained(cast(Step, op.type.step), step_of(op.name))
     ops = [op.with_type(replace(op.type, step=steps[op.name])) if op.name in steps else op for op in graph.ops]
     return Network(rebuilt(graph, ops), network.weights.with_recipes(recipes))
 

@@ -23,7 +23,9 @@ from torch.utils.data import Dataset
 from ..ir.errors import NascError, UsageError
 from ..ir.files import write_atomically
 from .checkpoint import load_weights, make_folder, read_checkpoint
+from .cohort import each
 from .data import Batch, Data, Inputs, Rows, apply, as_data, map_inputs, seeded
+from .distillation import Teacher, blended
 from .frontend.user_code import blaming
 from .threads import counting_flop, fitting_threads
 from .training_settings import TrainingSettings
@@ -66,6 +68,8 @@ def train(
     settings: TrainingSettings,
     *,
     loss: Loss | None = None,
+    teacher: Teacher | None = None,
+    together: bool = False,
     validation: Data | tuple[Any, Any] | Dataset[Any] | None = None,
     progress: Callable[[Epoch], None] | None = None,
     stop: Callable[[Epoch], bool] | None = None,
@@ -80,6 +84,9 @@ def train(
         module: its parameters that require gradients are trained; its other state is what forward makes of it.
         data: rows, a pair `(x, y)` or a Dataset, with labels.
         loss: mean loss of a batch; cross-entropy for class labels and squared error for real ones by default.
+        teacher: a network whose outputs are learned beside the labels.
+        together: the module is a `Cohort`: its output has networks along the first axis, and losses are added up. One
+            whose loss is no longer finite is left behind, and does not stop the others.
         validation: data whose loss is taken after each epoch. With `settings.patience` the weights of the best epoch
             are put back at the end, and training ends that many epochs after it.
         progress: told each finished epoch.
@@ -96,6 +103,7 @@ def train(
             mend="Name validation_data, or leave patience out.",
         )
     loss = loss or default_loss
+    objective = _objective(loss, teacher, together=together)
     order = torch.Generator().manual_seed(settings.seed)
     steps = len(_cuts(len(rows), settings.batch_size))
     work = _rehearse(module, rows, settings, loss)
@@ -110,7 +118,7 @@ def train(
                 module.train()
                 total = 0.0
                 for batch in _shuffled(rows, settings.batch_size, order):
-                    total += _step(module, batch, loss, optimizer)
+                    total += _step(module, batch, objective, optimizer)
                     if schedule is not None:
                         schedule.step()
                 reached = None if held_out is None else mean_loss(module, held_out, loss, settings.batch_size)
@@ -281,10 +289,30 @@ def _optimizer(
     return optimizer, torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=settings.learning_rate, total_steps=steps)
 
 
-def _step(module: nn.Module, batch: Batch, loss: Loss, optimizer: torch.optim.Optimizer) -> float:
+Objective = Callable[[Tensor, Inputs, Tensor], Tensor]
+"""Takes the network's output, the inputs and the labels of a batch, gives what training makes small."""
+
+
+def _objective(loss: Loss, teacher: Teacher | None, *, together: bool) -> Objective:
+    """The loss, blended with the distance to a teacher's outputs; for a cohort the sum over its networks."""
+    share = 0.0 if teacher is None else teacher.share
+
+    def of_one(output: Tensor, goal: Tensor | None, labels: Tensor) -> Tensor:
+        return loss(output, labels) if goal is None else blended(loss, share, output, goal, labels)
+
+    def reached(output: Tensor, inputs: Inputs, labels: Tensor) -> Tensor:
+        goal = None if teacher is None or not share else teacher.outputs(inputs).to(output.device)
+        if together:
+            return each(of_one, output, goal, labels, mapped=loss is default_loss)
+        return of_one(output, goal, labels)
+
+    return reached
+
+
+def _step(module: nn.Module, batch: Batch, objective: Objective, optimizer: torch.optim.Optimizer) -> float:
     inputs, labels = batch
     optimizer.zero_grad(set_to_none=True)
-    reached = loss(_output(module, inputs), _labelled(labels, module))
+    reached = objective(_output(module, inputs), inputs, _labelled(labels, module))
     reached.backward()
     optimizer.step()
     return float(reached.detach())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,7 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compiler.cohort import Cohort, cohorts
 from ..compiler.data import Inputs, Rows
+from ..compiler.distillation import Teacher
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
 from ..compiler.passes import Context
@@ -126,23 +128,81 @@ class TaskBuilder:
 
     def train(self, network: Candidate, epochs: int, report: Report) -> Candidate:
         """See `Builder.train`."""
+        module = network.network.module(learn_steps=self.tuning.learn_steps)
+
+        def after(epoch: Epoch) -> bool:
+            return report(epoch.number, self.assess(evaluating(module, network.network)))
+
+        self._train(module, network.network, epochs, stop=after)
+        return self._trained(network, network.network.with_trained(module))
+
+    def train_all(self, networks: Sequence[Candidate], epochs: int) -> list[Candidate | NascError]:
+        """See `Builder.train_all`: networks of like structure are trained as one (`compiler.cohort`)."""
+        found: dict[int, Candidate | NascError] = {}
+        for together in cohorts([n.network for n in networks], self.tuning.cohort):
+            members = [networks[at] for at in together]
+            made = self._train_cohort(members, epochs) if len(members) > 1 else [self._train_one(members[0], epochs)]
+            found.update(zip(together, made, strict=True))
+        return [found[at] for at in range(len(networks))]
+
+    def _train_one(self, network: Candidate, epochs: int) -> Candidate | NascError:
+        try:
+            return self.train(network, epochs, lambda epoch, figures: False)
+        except NascError as error:  # of one among several: the others go on
+            return error
+
+    def _train_cohort(self, members: Sequence[Candidate], epochs: int) -> list[Candidate | NascError]:
+        module = Cohort([m.network for m in members], learn_steps=self.tuning.learn_steps)
+        self._train(module, members[0].network, epochs, together=True)
+        made = zip(members, module.networks(), module.finite(), strict=True)
+        diverged = NascError(
+            f"training for {epochs} epochs diverged (learning rate {self.training.learning_rate:g})",
+            mend="Lower training.learning_rate.",
+        )
+        return [self._trained(member, network) if finite else diverged for member, network, finite in made]
+
+    def _train(
+        self,
+        module: nn.Module,
+        network: Network,
+        epochs: int,
+        *,
+        together: bool = False,
+        stop: Callable[[Epoch], bool] | None = None,
+    ) -> None:
+        """Train a module of a network, or of a cohort of networks that take the same inputs, in place."""
         data = self.trained_on
         if data is None:
             raise UsageError(
                 f"{self.task.source} names no train_data, so candidates cannot be trained",
                 mend="Write train_data = (x, y) in it, or search without training.",
             )
-        module = network.network.module(learn_steps=self.tuning.learn_steps)
-
-        def after(epoch: Epoch) -> bool:
-            return report(epoch.number, self.assess(evaluating(module, network.network)))
-
         settings = replace(self.training, epochs=epochs, seed=self.seed, patience=None)
+        teacher = Teacher(runs(self.network), self.tuning.distillation)
         with self.task.importing():
-            train(_Positional(module, network.network), data, settings, loss=self.task.loss, stop=after)
-        made = network.network.with_trained(module)
+            train(
+                _Positional(module, network),
+                data,
+                settings,
+                loss=self.task.loss,
+                teacher=teacher,
+                together=together,
+                stop=stop,
+            )
+
+    def _trained(self, network: Candidate, made: Network) -> Candidate:
         tail = network.rest or Pipeline(())
         return Candidate(made, tail.run(made, self.context), tail, trained=True)
+
+    def load(self, path: Path, pipeline: str) -> Candidate:
+        """See `Builder.load`."""
+        _, tail = _without_target(parse_pipeline(pipeline).split()[1])
+        made = Network.load(path)
+        return Candidate(made, tail.run(made, self.context), tail, trained=True)
+
+    def keep(self, network: Candidate, path: Path) -> None:
+        """See `Builder.keep`."""
+        network.network.save(path)
 
     def save(self, network: Candidate, path: Path) -> None:
         """See `Builder.save`."""
@@ -150,11 +210,16 @@ class TaskBuilder:
 
     @cached_property
     def training(self) -> TrainingSettings:
-        """How candidates are trained: as the settings say, else as the model file does, at a lower learning rate."""
+        """How candidates are trained: as the settings say, else as the model file does.
+
+        For some epochs from near the goal a lower learning rate does; to find its way to few bits a network needs the
+        model file's own.
+        """
         own = self.task.training or TrainingSettings()
+        slower = 1.0 if self.tuning.generations else SLOWER
         return replace(
             own,
-            learning_rate=self.tuning.learning_rate or own.learning_rate * SLOWER,
+            learning_rate=self.tuning.learning_rate or own.learning_rate * slower,
             batch_size=self.tuning.batch_size or own.batch_size,
         )
 

@@ -116,13 +116,28 @@ class FineTuning(Section):
     """Training of candidates inside the search."""
 
     epochs: int = Field(default=0, ge=0, description="epochs per candidate, from the source weights; 0: none")
+    generations: int = Field(
+        default=0,
+        ge=0,
+        description="rounds of trained candidates after a search without training, each bred from the front so far",
+    )
+    cohort: int = Field(default=16, ge=1, description="candidates per generation; those of like structure train as one")
+    generation_epochs: int = Field(default=5, ge=1, description="epochs per candidate of a generation")
     finalist_epochs: int = Field(
         default=3,
         ge=0,
         description="epochs for the few finalists after a search without training, where the model file names "
         "training data and settings; 0: none",
     )
-    learning_rate: float | None = Field(default=None, gt=0, description="unset: a quarter of the model file's")
+    distillation: float = Field(
+        default=0.75,
+        ge=0,
+        le=1,
+        description="share of the distance to the source network's outputs in the loss; the rest is that on the labels",
+    )
+    learning_rate: float | None = Field(
+        default=None, gt=0, description="unset: a quarter of the model file's, or with generations the model file's"
+    )
     batch_size: int | None = Field(default=None, ge=1, description="unset: the model file's")
     learn_steps: bool = Field(default=True, description="train the steps of quantized values along with the weights")
 

@@ -60,7 +60,7 @@ class Finish:
         records = tuple(self.study.records)
         feasible = [r for r in records if r.paid and r.feasible]
         finalists = self.polish.run(feasible)
-        records, feasible = (*records, *finalists), [*feasible, *finalists]
+        records, feasible = (*records, *self.polish.bred, *finalists), [*feasible, *finalists]
         if not feasible:
             raise NascError(
                 f"none of {len(records)} candidates is complete and keeps the constraints", mend=why(records)
@@ -144,10 +144,11 @@ class Finish:
     def confirmed(self, record: Record) -> Figures:
         """A candidate's quality on samples that had no part in choosing it.
 
-        What training made of a finalist was not chosen by validation samples, so these count as well.
+        What training made of a finalist was not chosen by validation samples, so these count as well, unless it is one
+        of many that were trained and chosen by them.
         """
         again = self.quality(record, "confirmation")
-        if not record.epochs:
+        if not record.epochs or record.bred:
             return again
         name = self.problem.quality.name
         return {**again, name: pooled(again[name], record.figures[name])}
@@ -245,9 +246,11 @@ class Finish:
 
     def rebuilt(self, record: Record) -> Any:
         """A candidate's network, made again from its text; training starts from the same weights and seed."""
+        if record.epochs:
+            return self.polish.network(record)
         builder = self.problem.builder
         network = builder.finish(builder.structure(record.pipeline), record.pipeline)
-        epochs = record.epochs or self.ladder.epochs
+        epochs = self.ladder.epochs
         if epochs and record.number >= 0:  # a reference beside the trials is not trained
             network = builder.train(network, epochs, lambda epoch, figures: False)
         return network

@@ -10,9 +10,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from .evaluate import Ladder, failed
+from .figures import Figures
 from .front import Rule
+from .generations import Generations, evaluated
 from .observer import Observer
 from .protocols import Problem
 from .records import TRAINED, Record
@@ -20,6 +24,8 @@ from .study import OpenStudy
 
 FINALISTS = 8
 """How many candidates are trained at most."""
+FOLDER = "finalists"
+"""Where in the output folder the networks lie that were trained as one: alone, training would give other weights."""
 
 
 @dataclass
@@ -33,6 +39,9 @@ class Polish:
         rule: by which the winner will be chosen.
         observer: is told.
         epochs: of training, from the candidate's own weights; 0: none is trained.
+        generations: candidates that are bred and trained before the finalists are chosen from them; None: there are
+            none, and the finalists are trials.
+        bred: the candidates of all generations, once they are known.
     """
 
     problem: Problem
@@ -41,12 +50,17 @@ class Polish:
     rule: Rule
     observer: Observer
     epochs: int
+    generations: Generations | None = None
+    bred: tuple[Record, ...] = ()
 
     def run(self, feasible: Sequence[Record]) -> list[Record]:
         """The finalists after training, those that still keep the constraints."""
         if not self.epochs or self.ladder.epochs or not self.problem.builder.trainable or self.rule.quality is None:
             return []
         chosen = self.finalists(feasible)
+        if self.generations is not None:
+            self.bred = tuple(self.generations.run(chosen))
+            return [record for record in self.together(self.generations.finalists(self.bred)) if record.feasible]
         trained = [self.trained(record, i, len(chosen)) for i, record in enumerate(chosen, 1)]
         return [record for record in trained if record.feasible]
 
@@ -77,13 +91,7 @@ class Polish:
             return Record.of(kept)
         self.observer.stage(f"training finalist {number} of {of} (trial {record.number}) for {self.epochs} epochs")
         start = time.perf_counter()
-        told = replace(
-            record,
-            number=TRAINED + record.number,
-            origin=f"trial {record.number}, trained for {self.epochs} epochs",
-            epochs=self.epochs,
-            duplicate_of=None,
-        )
+        told = self.to_train(record)
         builder = self.problem.builder
         try:
             network = builder.finish(builder.structure(record.pipeline), record.pipeline)
@@ -92,11 +100,57 @@ class Polish:
         except Exception as error:  # as in Ladder.climb: a candidate that fails is a result
             told = failed(told, error)
         else:
-            missed = {
-                str(c): c.violation(figures[c.metric.name], self.ladder.baseline[c.metric.name], self.ladder.confidence)
-                for c in self.ladder.constraints
-            }
-            told = replace(told, figures=figures, violations=missed)
+            told = replace(told, figures=figures, violations=self.violations(figures))
         told = replace(told, rungs={"train": time.perf_counter() - start})
         self.study.remember(name, told.as_dict())
         return told
+
+    def together(self, chosen: Sequence[Record]) -> list[Record]:
+        """The finalists of the generations after training, as records of their own, and their networks on disk."""
+        name = f"trained together: {self.epochs}: {[record.number for record in chosen]}"
+        kept = self.study.recall(name)
+        records = [self.to_train(record) for record in chosen]
+        if kept is not None:
+            told = [Record.of(entry) for entry in kept]
+            if all(self.path(record).exists() for record in told if record.state == "complete"):
+                return told
+        self.observer.stage(f"training {len(chosen)} finalists for {self.epochs} epochs")
+        start = time.perf_counter()
+        found = evaluated(self.problem, records, self.epochs, self.violations)
+        spent = (time.perf_counter() - start) / max(1, len(records))
+        told = [replace(record, rungs={"train": spent}) for record, _ in found]
+        for record, network in found:
+            if network is not None:
+                self.problem.builder.keep(network, self.path(record))
+        self.study.remember(name, [record.as_dict() for record in told])
+        return told
+
+    def to_train(self, record: Record) -> Record:
+        """What a candidate is called once it is trained."""
+        return replace(
+            record,
+            number=TRAINED + record.number,
+            origin=f"trial {record.label}, trained for {self.epochs} epochs",
+            epochs=self.epochs,
+            duplicate_of=None,
+        )
+
+    def violations(self, figures: Figures) -> dict[str, float]:
+        """By how much each constraint is missed."""
+        ladder = self.ladder
+        return {
+            str(c): c.violation(figures[c.metric.name], ladder.baseline[c.metric.name], ladder.confidence)
+            for c in ladder.constraints
+        }
+
+    def path(self, record: Record) -> Path:
+        """Where a finalist that was trained with others lies."""
+        return self.study.output / FOLDER / f"{record.label.replace(' ', '-')}.nasc"
+
+    def network(self, record: Record) -> Any:
+        """A trained finalist's network, made again from its text, or read where it was trained with others."""
+        builder = self.problem.builder
+        if record.bred:
+            return builder.load(self.path(record), record.pipeline)
+        network = builder.finish(builder.structure(record.pipeline), record.pipeline)
+        return builder.train(network, record.epochs, lambda epoch, figures: False)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from ..ir import Graph
+from ..ir import Graph, NascError
 from ..targets.latency_model import OpWork
 from .figures import Figures, Metric
 from .sensitivity import Sensitivity
@@ -82,6 +82,26 @@ class Builder(Protocol[NetworkT]):
 
         Raises:
             NascError: there is no training data, or training diverges.
+        """
+        ...
+
+    def train_all(self, networks: Sequence[NetworkT], epochs: int) -> Sequence[NetworkT | NascError]:
+        """Several networks after training, each from the weights it has; those that diverge as the error they gave.
+
+        Raises:
+            NascError: there is no training data.
+        """
+        ...
+
+    def keep(self, network: NetworkT, path: Path) -> None:
+        """Write what `train` made, for `load`."""
+        ...
+
+    def load(self, path: Path, pipeline: str) -> NetworkT:
+        """What `keep` wrote, as the pipeline's passes for the target leave it.
+
+        Raises:
+            NascError: the files are missing or damaged.
         """
         ...
 

@@ -10,13 +10,17 @@ from .figures import Figure, Figures, as_dict, of_dict
 
 TRAINED = 1_000_000
 """Added to a trial's number for what training made of it at the end of the search."""
+BRED = 1_000_000_000
+"""Added to the number of a candidate of `generations`, counted from 0."""
 
 State = Literal["complete", "pruned", "failed"]
 
 
 def label(number: int) -> str:
     """How people call a trial of this number."""
-    return f"{number - TRAINED} trained" if number >= TRAINED else str(number)
+    bred, rest = divmod(number, BRED)
+    trained, first = divmod(rest, TRAINED)
+    return f"{'g' if bred else ''}{first}{' trained' if trained else ''}"
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,11 @@ class Record:
     def label(self) -> str:
         """How people call it: the trial's number, and whether it was trained after the search."""
         return label(self.number)
+
+    @property
+    def bred(self) -> bool:
+        """Whether it comes of `generations`, which chose it by the validation quality of trained candidates."""
+        return self.number >= BRED
 
     @property
     def paid(self) -> bool:

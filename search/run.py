@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.analyses.branches import branches
-from ..ir.errors import NascError
+from ..ir.errors import NascError, UsageError
 from .allocation import Proposals
 from .budgets import allocator, largest_budget, saved
 from .config import Settings
@@ -19,8 +19,10 @@ from .figures import Figures, as_dict, of_dict
 from .files import append_line
 from .finish import Finish
 from .forecast import Forecast
+from .front import Rule
+from .generations import Generations
 from .goals import Goals, expect_readable, goals, winner_rule
-from .objectives import TOLERANCE, directions, parse_tolerance
+from .objectives import TOLERANCE, directions, is_scalar, parse_objectives, parse_tolerance
 from .observer import Observer, Opening
 from .output import CONFIG, TRIALS, write_result, write_settings, write_trials
 from .polish import Polish
@@ -61,6 +63,7 @@ def search(problem: Problem, settings: Settings, output: Path, observer: Observe
     observer = observer or Observer()
     space = space_of(problem, settings)
     check_strategy(settings.search.strategy, space, objectives=expect_readable(problem, settings))
+    expect_breedable(problem, settings)
     with OpenStudy(output, settings.search.storage, identity(problem, settings, space), problem.name) as study:
         try:
             result = _search(problem, settings, space, study, observer)
@@ -120,6 +123,8 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         trials.observer.notice(told)
     rule = winner_rule(problem, settings, wanted)
     polish = Polish(problem, study, ladder, rule, observer, settings.training.finalist_epochs)
+    if settings.training.generations:
+        polish.generations = _generations(problem, settings, study, ladder, rule, observer, trials.deadline)
     finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output), polish)
     result = finish.run(_reference_told(space, plan, study) or reference)
     observer.stage("writing the report")
@@ -127,14 +132,59 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
     return result
 
 
-def space_of(problem: Problem, settings: Settings) -> Space:
+def space_of(problem: Problem, settings: Settings, *, generations: bool = False) -> Space:
     """The search space that settings describe on this network.
+
+    Args:
+        problem: the network.
+        settings: its rules; none for the default.
+        generations: whether it is for candidates that are trained after the trials.
 
     Raises:
         UsageError: a rule names no layer, an unknown format or size.
     """
     blocks = branches(problem.builder.structure(BEFORE).graph)
-    return described_space(problem.builder.graph, blocks, settings, problem.target)
+    return described_space(problem.builder.graph, blocks, settings, problem.target, generations=generations)
+
+
+def _generations(
+    problem: Problem,
+    settings: Settings,
+    study: OpenStudy,
+    ladder: Ladder,
+    rule: Rule,
+    observer: Observer,
+    deadline: float | None,
+) -> Generations:
+    """The breeding of trained candidates after the trials."""
+    space = space_of(problem, settings, generations=True)
+    return Generations(problem, study, ladder, rule, observer, space, settings.training, settings.seed, deadline)
+
+
+def expect_breedable(problem: Problem, settings: Settings) -> None:
+    """Refuse generations where candidates cannot be trained, or nothing says how much quality may be lost.
+
+    Raises:
+        UsageError: they cannot, or nothing does.
+    """
+    if not settings.training.generations:
+        return
+    if settings.training.epochs:
+        raise UsageError(
+            "generations train candidates after a search without training",
+            mend="Leave out --train-epochs, or --generations.",
+        )
+    if not problem.builder.trainable:
+        raise UsageError(
+            f"generations train candidates, and {problem.source} does not say how",
+            mend='Write `train_data = (x, y)` and `training = {"epochs": 20}` in it, or leave out --generations.',
+        )
+    objectives = parse_objectives(settings.search.objectives, problem.judge.metrics)
+    if objectives and (is_scalar(objectives) or not any(o.metric.is_quality for o in objectives)):
+        raise UsageError(
+            "generations are bred between quality and costs, and these objectives have weights or no quality",
+            mend="Name objectives without weights, such as accuracy:max and bit_operations:min.",
+        )
 
 
 def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, str]:

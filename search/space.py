@@ -265,6 +265,7 @@ def build_space(
     rules: Sequence[Rule] = (),
     *,
     widths: bool = False,
+    low: bool = False,
     blocks: Sequence[Branch] = (),
     sizing: Sizing | None = None,
     before: str = "cleanup",
@@ -277,6 +278,7 @@ def build_space(
         graph: the source network after `before` and `between`, whose layers and widths the rules name.
         rules: none for the default; layers that no rule names stay as they are.
         widths: whether the default space offers widths and blocks.
+        low: whether it offers formats that only trained candidates do anything in.
         blocks: the residual branches that may go, by their names behind `before`.
         sizing: how sizes of widths are chosen.
         before: passes before widths change.
@@ -287,7 +289,7 @@ def build_space(
         UsageError: a rule names no layer, an unknown format or size, or nothing is left to choose.
     """
     knobs: dict[tuple[str, Part], Knob] = {}
-    for rule in rules or default_rules(widths=widths):
+    for rule in rules or default_rules(widths=widths, low=low):
         for knob in _offered(graph, rule, blocks, sizing or Sizing(), asked=bool(rules)):
             for target in knob.targets:
                 knobs[target, knob.part] = knob

@@ -26,12 +26,16 @@ from ..ir.formats import F8E4M3, F8E5M2, TERNARY
 from .sizing import Sizing
 
 DEFAULT = ("default",)
+LOW = ("low",)
+"""The default formats and those below them, in which only trained networks do anything."""
 PARTS = ("weights", "activations", "biases", "width", "block")
 WEIGHTS = ("i2", "i3", "i4", "i5", "i6", "i8")
 """Default formats of weights: beyond 6 bits one more saves little, and 8 is what integer kernels hold."""
 ACTIVATIONS = ("u3", "u4", "u5", "u6", "u7", "u8")
 FIRST_ACTIVATIONS = ("u6", "u7", "u8")
 """Default formats of what the first layers read: raw features lose most when they are rounded."""
+LOW_ACTIVATIONS = ("u2", *ACTIVATIONS)
+LOW_FIRST_ACTIVATIONS = ("u4", "u5", *FIRST_ACTIVATIONS)
 BIASES = ("i2", "i4", "i6", "i8")
 KEEP, DROP = "keep", "drop"
 """What a block may choose."""
@@ -52,7 +56,8 @@ class Rule:
     Args:
         layers: names of layers, patterns (`fc*`) or kinds (`linear`).
         each: every layer chooses for itself; otherwise all of them share one choice.
-        weights: formats as text, `("default",)` for nasc's own choice; None: not spoken of.
+        weights: formats as text, `("default",)` for nasc's own choice, `("low",)` for its choice where candidates are
+            trained; None: not spoken of.
         activations: formats of the layers' inputs.
         biases: formats of the biases.
         width: sizes of the layers' output widths: numbers, or shares of their own (`50%`).
@@ -149,9 +154,10 @@ def _outside_brackets(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
-def default_rules(*, widths: bool) -> tuple[Rule, ...]:
+def default_rules(*, widths: bool, low: bool = False) -> tuple[Rule, ...]:
     """The default space: each layer's weights and input; where `widths`, widths in groups and blocks as well."""
-    formats = Rule(("*",), each=True, weights=DEFAULT, activations=DEFAULT)
+    bits = LOW if low else DEFAULT
+    formats = Rule(("*",), each=True, weights=bits, activations=bits)
     if not widths:
         return (formats,)
     return (formats, Rule(("*",), grouped=True, width=DEFAULT), Rule(("*",), each=True, block=DEFAULT))
@@ -194,10 +200,12 @@ def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Se
     """
     found: list[str] = []
     for text in wanted:
-        if text == "default":
+        if text in (*DEFAULT, *LOW):
             first = first_layers(graph) & {op.name for op in members}
-            usual = {"weights": WEIGHTS, "activations": FIRST_ACTIVATIONS if first else ACTIVATIONS, "biases": BIASES}
-            found += usual[part]
+            inputs = FIRST_ACTIVATIONS if first else ACTIVATIONS
+            if text in LOW:
+                inputs = LOW_FIRST_ACTIVATIONS if first else LOW_ACTIVATIONS
+            found += {"weights": WEIGHTS, "activations": inputs, "biases": BIASES}[part]
             continue
         try:
             encoding = parse_encoding(text, "space")

@@ -132,7 +132,9 @@ class Survey:
         return asdict(self)
 
 
-def described_space(graph: Graph, blocks: Sequence[Branch], settings: Settings, target: str) -> Space:
+def described_space(
+    graph: Graph, blocks: Sequence[Branch], settings: Settings, target: str, *, generations: bool = False
+) -> Space:
     """The search space that settings describe: what `nasc space` prints and `nasc compile` searches.
 
     Args:
@@ -140,6 +142,7 @@ def described_space(graph: Graph, blocks: Sequence[Branch], settings: Settings, 
         blocks: the branches that can go, by their names behind `BEFORE`.
         settings: rules, bounds and the rest.
         target: what it is for.
+        generations: whether it is for candidates that are trained after the trials.
 
     Raises:
         UsageError: a rule names no layer, an unknown format or size; bounds are empty.
@@ -149,10 +152,12 @@ def described_space(graph: Graph, blocks: Sequence[Branch], settings: Settings, 
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
+    trained = generations or settings.training.epochs > 0
     space = build_space(
         graph,
         [parse_rule(text) for text in chosen.space],
-        widths=settings.training.epochs > 0 if chosen.widths is None else chosen.widths,
+        widths=trained if chosen.widths is None else chosen.widths,
+        low=generations,
         blocks=blocks,
         sizing=sizing_of(settings, target),
         before=BEFORE,

@@ -89,6 +89,7 @@ class SmallBuilder:
         fail: raises for pipelines it does not like.
         trained: the epochs that were trained.
         trains: whether finalists can be trained.
+        cohorts: how many networks were trained together, for how many epochs.
     """
 
     paid: Path | None = None
@@ -96,6 +97,7 @@ class SmallBuilder:
     fail: Callable[[str], None] = lambda pipeline: None
     trained: list[int] = field(default_factory=list)
     trains: bool = False
+    cohorts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
 
     @cached_property
     def network(self) -> Network:
@@ -132,6 +134,18 @@ class SmallBuilder:
             self.trained.append(epoch)
             if report(epoch, {"accuracy": accuracy(network.graph, "validation", gained=0.005 * epoch)}):
                 break
+        return network
+
+    def train_all(self, networks: Sequence[Network], epochs: int) -> list[Network | NascError]:
+        self.cohorts.append((len(networks), epochs))
+        return list(networks)
+
+    def keep(self, network: Network, path: Path) -> None:
+        write_text(path, text(network.graph))
+
+    def load(self, path: Path, pipeline: str) -> Network:
+        network = self.structure(pipeline)
+        assert path.read_text() == text(network.graph)
         return network
 
     def save(self, network: Network, path: Path) -> None:
