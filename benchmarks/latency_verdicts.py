@@ -90,7 +90,7 @@ def mlp(*, slower: bool) -> tuple[bytes, list[int]]:
 
 
 def conv(*, slower: bool, image: int = 224) -> tuple[bytes, list[int]]:
-    """ResNet-18's convolutions; the slower one has two more in its first stage, 12 % more multiplications, 10 % more time."""
+    """ResNet-18's convolutions; the slower one has two more in its first stage: 10 % more time."""
     build = Builder()
     value = build.node("Relu", build.conv("x", 3, 64, size=7, stride=2))
     value, width = build.node("MaxPool", value, kernel_shape=[3, 3], strides=[2, 2], pads=[1] * 4), 64

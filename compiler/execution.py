@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from ..ir import SPECS, STORED, Attribute, Axis, Graph, NascError, Op, Step, Type
 from ..ir.axes import Batch, factors, has_batch, size
 from ..ir.graph import is_axis
+from .elements import block_steps, nearest, spread
 
 Kernel = Callable[["Frame", Op, list[Tensor]], "Tensor | tuple[Tensor, ...]"]
 KERNELS: dict[str, Kernel] = {}
@@ -170,10 +171,15 @@ def compute(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor
 
 def rounded(x: Tensor, type: Type) -> Tensor:
     """The real numbers that a quantized type keeps of `x`; see `nasc.ir.formats.encode` for the exact reference."""
-    value, zero = known_step(type.step, str(type))
     if x.dtype in (torch.float16, torch.bfloat16):
         x = x.float()
+    if type.step is not None and type.step.block is not None:
+        steps = spread(block_steps(x, type.format, type.step), type.step.axis, type.step.block, x.shape)
+        return nearest(x / steps, type.format) * steps
+    value, zero = known_step(type.step, str(type))
     step = torch.tensor(value, dtype=torch.float32, device=x.device)  # a Python number would multiply by 1/step on GPUs
+    if type.format.family != "int":
+        return nearest(x / step, type.format) * step
     codes = (torch.round(x / step) + zero).clamp_(type.format.low, type.format.high)
     return (codes - zero) * step
 

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from ..ir import Graph, NascError, Op, UsageError, graph_digest, parse, verify
 from ..ir.files import write_atomically, write_text
+from ..ir.formats import BINARY
+from .elements import container, elements_of, spread
 from .network import Network
-from .weights import Recipe, Rounded, Source, Store, along, check_shape, container
+from .weights import Recipe, Rounded, Source, Store, check_shape
 
 TEXT = ".nasc"
 """Suffix of the file that holds the graph."""
@@ -101,13 +103,24 @@ def recipe_of(op: Op, tensors: dict[str, Tensor], graph: Graph, path: Path) -> R
         raise NascError(f"{path}: error: %{op.name} holds {tensor.dtype}, the graph says {op.type.encoding}")
     if step is None or unknown:
         return Source(tensor)
-    low, high = (int(tensor.min()), int(tensor.max())) if tensor.numel() else (0, 0)
-    if low < format.low or high > format.high:
-        raise NascError(f"{path}: error: %{op.name} holds codes from {low} to {high}, the graph says {format}")
+    _check_codes(op, tensor, path)
     steps = torch.tensor(step.value, dtype=torch.float32) if step.axis is None else _steps(op, tensors, path)
-    wide = torch.float64 if format.bits > 24 else torch.float32
-    real = tensor.to(wide) * along(steps, step.axis, tensor.dim())
-    return Rounded(Source(real), format, steps, step.axis)
+    real = elements_of(tensor, format)
+    real = real * spread(steps, step.axis, step.block, real.shape)
+    return Rounded(Source(real), format, steps, step.axis, step.block)
+
+
+def _check_codes(op: Op, tensor: Tensor, path: Path) -> None:
+    """Refuse a tensor with numbers that are no codes of its format."""
+    format = op.type.format
+    if format.is_float:
+        if not bool(torch.isfinite(tensor.float()).all()):
+            raise NascError(f"{path}: error: %{op.name} holds codes that are no numbers, the graph says {format}")
+        return
+    wide = tensor.to(torch.int64)
+    low, high = (int(wide.min()), int(wide.max())) if tensor.numel() else (0, 0)
+    if low < format.low or high > format.high or (format == BINARY and bool((wide == 0).any())):
+        raise NascError(f"{path}: error: %{op.name} holds codes from {low} to {high}, the graph says {format}")
 
 
 def _steps(op: Op, tensors: dict[str, Tensor], path: Path) -> Tensor:
@@ -116,9 +129,14 @@ def _steps(op: Op, tensors: dict[str, Tensor], path: Path) -> Tensor:
     name = op.name + STEPS
     if name not in tensors:
         raise NascError(f"{path}: error: it has no tensor {name!r}, which the graph needs")
-    steps, count = tensors[name], tensors[op.name].shape[op.type.step.axis]
-    if tuple(steps.shape) != (count,) or steps.dtype != torch.float32:
-        raise NascError(f"{path}: error: {name!r} must hold {count} binary32 numbers, found {list(steps.shape)}")
+    steps, shape = tensors[name], list(tensors[op.name].shape)
+    count, block = shape[op.type.step.axis], op.type.step.block
+    if block is not None:
+        shape[op.type.step.axis] = -(-count // block)
+    expected = [count] if block is None else shape
+    if list(steps.shape) != expected or steps.dtype != torch.float32:
+        wanted = " x ".join(map(str, expected))
+        raise NascError(f"{path}: error: {name!r} must hold {wanted} binary32 numbers, found {list(steps.shape)}")
     if not bool((steps > 0).all() & torch.isfinite(steps).all()):
         raise NascError(f"{path}: error: {name!r} must hold positive numbers")
     return steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, cast
@@ -9,11 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..ir import Graph, NascError, Op, Step, rebuilt
-from .execution import known_step, run, unknown_step
+from ..ir import Graph, NascError, Op, Step, Type, rebuilt
+from .elements import spread
+from .execution import known_step, rounded, run, unknown_step
 from .network import Network
-from .rounding import fake_quantized
-from .weights import Recipe, Rounded, Source, along
+from .rounding import fake_elements, fake_quantized
+from .weights import Recipe, Rounded, Source
 
 SMALLEST_STEP = 1e-12
 """Steps are kept above this in training, so that dividing by them leaves gradients finite."""
@@ -58,11 +60,13 @@ class GraphModule(nn.Module):
             trains = op.kind == "weight" and tensor.is_floating_point()
             self._tensors[op.name] = _put(self, op.name, nn.Parameter(tensor) if trains else tensor)
             if isinstance(recipe, Rounded):
+                if recipe.shared:
+                    continue
                 self._hold_step(op.name, recipe.steps.clone(), learn_steps)
             elif op.type.quantized:
                 raise unknown_step(f"%{op.name}")
         for op in network.graph.ops:
-            if op.kind == "quantize":
+            if op.kind == "quantize" and not _in_blocks(op):
                 value, _ = known_step(op.type.step, f"%{op.name}")
                 self._hold_step(op.name, torch.tensor(value, dtype=torch.float32), learn_steps)
 
@@ -102,14 +106,34 @@ class GraphModule(nn.Module):
         recipe = self._network.weights.recipe(op.name)
         if not isinstance(recipe, Rounded):
             return tensor
-        step = along(self.step_of(op.name), recipe.axis, tensor.dim())
+        if recipe.shared:
+            return fake_blocks(tensor, op.type)
+        step = self.step_of(op.name)
+        if recipe.block is not None:  # as many values share a step as it says, see `fake_quantized`
+            step = step.detach() + (step - step.detach()) / math.sqrt(recipe.block)
+        step = spread(step, recipe.axis, recipe.block, tensor.shape)
+        if recipe.format.family != "int":
+            return fake_elements(tensor, step, recipe.format)
         return fake_quantized(tensor, step, 0, recipe.format.low, recipe.format.high)
 
     def _quantized(self, op: Op, x: Tensor) -> Tensor:
         """What a `quantize` op does in training."""
+        if _in_blocks(op):
+            return fake_blocks(x, op.type)
         _, zero = known_step(op.type.step, f"%{op.name}")
         samples = x.shape[0] if x.dim() > 1 else 1
+        if op.type.format.family != "int":
+            return fake_elements(x, self.step_of(op.name), op.type.format, samples=samples)
         return fake_quantized(x, self.step_of(op.name), zero, op.type.format.low, op.type.format.high, samples=samples)
+
+
+def _in_blocks(op: Op) -> bool:
+    return op.type.step is not None and op.type.step.block is not None
+
+
+def fake_blocks(x: Tensor, type: Type) -> Tensor:
+    """What a type keeps of `x` in blocks whose steps follow from themselves; all gradients pass straight through."""
+    return rounded(x.detach(), type) + (x - x.detach())
 
 
 def with_trained(network: Network, module: nn.Module) -> Network:
@@ -138,21 +162,21 @@ def with_values(network: Network, tensor_of: Callable[[str], Tensor], step_of: C
         tensor = tensor_of(op.name).detach().clone()
         old = network.weights.recipe(op.name)
         if isinstance(old, Rounded):
-            found = step_of(op.name).detach().clone()
-            recipes[op.name] = Rounded(Source(tensor), old.format, found, old.axis)
+            found = None if old.shared else step_of(op.name).detach().clone()
+            recipes[op.name] = old.replaced(Source(tensor), found)
             steps[op.name] = _trained(cast(Step, op.type.step), found)
         else:
             recipes[op.name] = Source(tensor)
     for op in graph.ops:
-        if op.kind == "quantize":
+        if op.kind == "quantize" and not _in_blocks(op):
             steps[op.name] = _trained(cast(Step, op.type.step), step_of(op.name))
     ops = [op.with_type(replace(op.type, step=steps[op.name])) if op.name in steps else op for op in graph.ops]
     return Network(rebuilt(graph, ops), network.weights.with_recipes(recipes))
 
 
-def _trained(old: Step, value: Tensor) -> Step:
+def _trained(old: Step, value: Tensor | None) -> Step:
     """A step with the value that training has found; what it must be, it stays."""
-    if old.axis is not None:
+    if old.axis is not None or value is None:
         return old
     new = Step.of(float(value.detach()), cast(int, old.zero))
     return replace(new, power_of_two=old.power_of_two or new.power_of_two)

@@ -8,6 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..ir import Format
+from ..ir.formats import largest
+from .elements import nearest
+
 
 def fake_quantized(x: Tensor, step: Tensor, zero: int, low: int, high: int, *, samples: int = 1) -> Tensor:
     """`(clamp(round(x / step) + zero, low, high) - zero) * step`, bit for bit, with gradients for `x` and `step`.
@@ -28,6 +32,27 @@ def fake_quantized(x: Tensor, step: Tensor, zero: int, low: int, high: int, *, s
     values = max(1, x.numel() // max(1, step.numel() * samples))
     scale = 1.0 / math.sqrt(values * max(1, high))
     return _Rounding.apply(x, step, low - zero, high - zero, scale)  # pyright: ignore[reportReturnType]
+
+
+def fake_elements(x: Tensor, step: Tensor, format: Format, *, samples: int = 1) -> Tensor:
+    """`nearest(x / step) * step` in a format that is no plain integer, with gradients as those of `fake_quantized`.
+
+    Rounding passes gradients straight through within the largest element, as for binary numbers in Hubara et al.,
+    NeurIPS 2016, section 1.3.
+
+    Args:
+        x: real numbers.
+        step: positive, one number or of a shape that multiplies `x`.
+        format: what the elements are.
+        samples: how many samples `x` holds.
+    """
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x = x.float()
+    most = float(largest(format))
+    scale = 1.0 / math.sqrt(max(1, x.numel() // max(1, step.numel() * samples)) * max(1.0, most))
+    step = step.detach() + (step - step.detach()) * scale
+    held = (x / step).clamp(-most, most)
+    return (nearest(held.detach(), format) + (held - held.detach())) * step
 
 
 class _Rounding(torch.autograd.Function):

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from ..ir import Format, NascError, Step
 from ..ir.axes import Axes, size
+from ..ir.formats import largest
+from .elements import block_steps, codes_of, container, elements_of, nearest, spread
 
 
 def tensor_digest(tensor: Tensor) -> str:
@@ -98,42 +100,81 @@ class Mended(Recipe):
 
 
 class Rounded(Recipe):
-    """Real numbers as integer codes, `clamp(round(x / step) + zero, low, high)`; the real numbers stay within reach.
+    """Real numbers as codes of a format: of integers `clamp(round(x / step), low, high)`; the numbers stay in reach.
 
     Args:
         source: the real numbers.
         format: the codes' format.
-        steps: binary32, one for all (shape []) or one per index of `axis`.
+        steps: binary32: one for all (shape []), one per index of `axis`, or one per block along it (the tensor's shape
+            with that axis cut down to the count of blocks). None: exponents that blocks share, from the blocks.
         axis: the axis the steps run along, or None.
+        block: how many indices of the axis share a step, or None.
     """
 
-    def __init__(self, source: Recipe, format: Format, steps: Tensor, axis: int | None) -> None:
+    def __init__(
+        self, source: Recipe, format: Format, steps: Tensor | None, axis: int | None, block: int | None = None
+    ) -> None:
         self.source = source
         self.format = format
-        self.steps = steps.to(torch.float32)
         self.axis = axis
+        self.block = block
+        self._given = None if steps is None else steps.to(torch.float32)
+
+    @cached_property
+    def steps(self) -> Tensor:
+        """The steps, see above."""
+        if self._given is not None:
+            return self._given
+        assert self.block is not None
+        return block_steps(self.source.tensor, self.format, Step.blocks(self.block, self.axis, power_of_two=True))
 
     @cached_property
     def key(self) -> str:
         """The digest of source, format and steps."""
-        text = f"round {self.format} {self.axis} {self.source.key} {tensor_digest(self.steps)}"
+        steps = "own" if self._given is None else tensor_digest(self._given)
+        block = "" if self.block is None else f" block {self.block}"
+        text = f"round {self.format} {self.axis}{block} {self.source.key} {steps}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
     def tensor(self) -> Tensor:
-        """The integer codes, in the smallest torch format that holds them."""
+        """The codes, in the smallest torch format that holds them."""
         real = self.source.tensor
         wide = real.dtype == torch.float64 or self.format.bits > 24
         real = real.to(torch.float64 if wide else torch.float32)
-        steps = along(self.steps, self.axis, real.dim()).to(real.device)
-        codes = (real / steps).round_().clamp_(self.format.low, self.format.high)
-        return codes.to(container(self.format))
+        scaled = real / self._spread(real)
+        if self.format.family == "int":
+            return scaled.round_().clamp_(self.format.low, self.format.high).to(container(self.format))
+        return codes_of(nearest(scaled, self.format), self.format)
 
     @property
     def real(self) -> Tensor:
         """The real numbers that the codes stand for."""
-        codes = self.tensor.to(torch.float64 if self.format.bits > 24 else torch.float32)
-        return (codes * along(self.steps, self.axis, codes.dim()).to(codes.device)).to(torch.float32)
+        found = elements_of(self.tensor, self.format)
+        return (found * self._spread(found)).to(torch.float32)
+
+    def _spread(self, like: Tensor) -> Tensor:
+        return spread(self.steps, self.axis, self.block, like.shape).to(like.device)
+
+    def replaced(self, source: Recipe, steps: Tensor | None) -> Rounded:
+        """Other real numbers, and other steps where these are given, in the same format."""
+        return Rounded(source, self.format, steps, self.axis, self.block)
+
+    @property
+    def shared(self) -> bool:
+        """Whether the steps are exponents that blocks share."""
+        return self._given is None
+
+
+def stored_as(recipe: Recipe, format: Format) -> Recipe:
+    """The recipe of a tensor in another floating-point format; beyond its range numbers saturate."""
+    most = float(largest(format))
+
+    def function(tensor: Tensor) -> Tensor:
+        held = tensor.clamp(-most, most) if most < torch.finfo(tensor.dtype).max else tensor
+        return held.to(container(format))
+
+    return Computed(f"store {format}", (recipe,), function)
 
 
 def along(values: Tensor, axis: int | None, rank: int) -> Tensor:
@@ -143,19 +184,6 @@ def along(values: Tensor, axis: int | None, rank: int) -> Tensor:
     shape = [1] * rank
     shape[axis] = -1
     return values.reshape(shape)
-
-
-def container(format: Format) -> torch.dtype:
-    """The torch format that holds values of an IR format."""
-    named = {
-        "f32": torch.float32, "f64": torch.float64, "f16": torch.float16, "bf16": torch.bfloat16, "bool": torch.bool,
-        "f8e4m3": torch.float8_e4m3fn, "f8e5m2": torch.float8_e5m2, "i32": torch.int32, "i64": torch.int64,
-    }  # fmt: skip
-    if format.name in named:
-        return named[format.name]
-    if format.bits <= 8:
-        return torch.int8 if format.signed else torch.uint8
-    return torch.int16 if format.signed else torch.uint16
 
 
 @dataclass(frozen=True)
@@ -238,10 +266,3 @@ def check_shape(name: str, tensor: Tensor, axes: Axes, widths: Mapping[str, int]
             f"error: the tensor of %{name} has shape {tuple(tensor.shape)}, the graph says {expected}",
             mend="Graph and weights must come from the same network: write both anew with `nasc lower -o`.",
         )
-
-
-def step_of(recipe: Rounded) -> Step:
-    """The step as the IR's type has it."""
-    if recipe.axis is not None:
-        return Step.per(recipe.axis, known=True)
-    return Step.of(float(recipe.steps))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from .axes import Axes, Axis, Const, N, Width, product, total
 from .errors import NascError, UsageError
-from .formats import format_named
+from .formats import MX, format_named
 from .graph import Attribute, Graph, Input, Location, Op
 from .printer import VERSION
 from .rules import Fault, attributes
@@ -277,14 +277,18 @@ def _encoding(line: _Line) -> Encoding:
         raise line.error(str(error)) from None
     if not line.accept("<"):
         return Encoding(format)
-    if not format.is_int:
-        raise line.error(f"only integers have a step, found {format}")
+    if not format.takes_step:
+        raise line.error(f"{format} numbers stand for themselves and have no step")
     step = _step(line)
     line.expect(">")
+    if step.zero != 0 and format.family != "int":
+        raise line.error_before(f"only integers have another zero than 0, found {Encoding(format, step)}")
     return Encoding(format, step)
 
 
 def _step(line: _Line) -> Step:
+    if line.accept("block"):
+        return _blocks(line)
     if line.accept("per"):
         axis = _count(line, "an axis")
         if line.kind() != "power":
@@ -303,6 +307,17 @@ def _step(line: _Line) -> Step:
     if zero is None:
         raise line.error("expected the integer that means zero, since the step is known")
     return Step.of(value, zero)
+
+
+def _blocks(line: _Line) -> Step:
+    if (length := _integer(line)) < 2:
+        raise line.error_before(f"expected a block of 2 elements or more, found {length}")
+    axis = _count(line, "an axis") if line.accept("on") else None
+    if line.kind() != "power":
+        return Step.blocks(length, axis, known=not line.accept("?"))
+    if (power := line.take("power", what="a power of two")) != "2^":
+        raise line.error_before(f"expected `2^` or `?` behind a block, found {power!r}")
+    return Step.blocks(length, axis, power_of_two=True)
 
 
 def _step_value(line: _Line) -> float:
@@ -374,12 +389,12 @@ def _attribute(line: _Line) -> Attribute:
 
 
 def parse_encoding(text: str, source: str = "encoding") -> Encoding:
-    """An encoding on its own, as passes take it: `f16`, `u8`, `i4<per 0 ?>`, `u8<2^-4>`.
+    """An encoding on its own, as passes take it: `f16`, `u8`, `i4<per 0 ?>`, `u8<2^-4>`, `mxfp4`.
 
     Raises:
         ParseError: it is none.
     """
-    line = _Line(text, 1, source)
+    line = _Line(MX.get(text, text), 1, source)
     encoding = _encoding(line)
     line.end()
     return encoding

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
+from math import prod
 
-from .axes import Axes
-from .formats import Format
+from .axes import Axes, size
+from .formats import EXPONENT_BITS, REAL_BITS, Format
 
 
 def as_f32(value: float) -> float:
@@ -29,14 +32,17 @@ def shortest(value: float) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """The real value of one integer step of a quantized value, and the integer that means zero.
+    """What one element of a quantized value is worth, and the integer that means zero.
 
     Args:
-        value: the step of the whole tensor, a positive binary32 number; None: unknown, or one per index of `axis`.
+        value: the step of the whole tensor, a positive binary32 number; None: unknown, or several.
         zero: the integer that means the real number 0; None: not yet known.
         axis: there is one step per index of this axis, kept beside the weight's codes.
         known: whether `calibrate` has found it; an unknown step prints as `?`.
-        power_of_two: the step must be, or is, a power of two (fixed point).
+        power_of_two: the step must be, or is, a power of two (fixed point; in blocks a shared exponent).
+        block: there is one step per so many consecutive indices of `axis` and per index of all other axes. The last
+            block may be shorter. Without an axis (as options of passes have it) the pass chooses one. An activation's
+            are taken from its blocks when it is rounded.
     """
 
     value: float | None = None
@@ -44,6 +50,7 @@ class Step:
     axis: int | None = None
     known: bool = False
     power_of_two: bool = False
+    block: int | None = None
 
     @staticmethod
     def of(value: float, zero: int = 0) -> Step:
@@ -61,11 +68,31 @@ class Step:
         """One step per index of `axis`."""
         return Step(axis=axis, known=known, power_of_two=power_of_two)
 
+    @staticmethod
+    def blocks(length: int, axis: int | None = None, *, known: bool = True, power_of_two: bool = False) -> Step:
+        """One step per `length` consecutive indices of `axis`; powers of two follow from the block and are known."""
+        return Step(axis=axis, known=known or power_of_two, power_of_two=power_of_two, block=length)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it is an exponent that the elements of a block share, which needs no calibration."""
+        return self.block is not None and self.power_of_two
+
+    @property
+    def bits(self) -> int:
+        """Bits of one step as stored."""
+        return EXPONENT_BITS if self.shared else REAL_BITS
+
     def forget(self) -> Step:
-        """The same step before calibration; a zero that was 0 by choice stays 0."""
+        """The same step before calibration; a zero that was 0 by choice stays 0, shared exponents need none."""
+        if self.shared:
+            return self
         return replace(self, value=None, known=False, zero=0 if self.zero == 0 else None)
 
     def __str__(self) -> str:
+        if self.block is not None:
+            on = "" if self.axis is None else f" on {self.axis}"
+            return f"block {self.block}{on}" + (" 2^" if self.power_of_two else "" if self.known else " ?")
         unknown = "2^?" if self.power_of_two else "?"
         if self.axis is not None:
             return (
@@ -79,13 +106,39 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """How numbers are stored: a format and, for quantized integers, a step: `f16`, `u8<2^-8>`, `i4<per 0 ?>`."""
+    """How numbers are stored: a format and, if they are quantized, a step: `f16`, `u8<2^-8>`, `i4<block 32 on 1 ?>`."""
 
     format: Format
     step: Step | None = None
 
     def __str__(self) -> str:
         return str(self.format) if self.step is None else f"{self.format}<{self.step}>"
+
+    @property
+    def bits(self) -> Fraction:
+        """Bits per element, with its share of the block's step; steps of a tensor or an index are counted apart."""
+        block = self.step.block if self.step else None
+        return Fraction(self.format.bits) + (Fraction(self.step.bits, block) if self.step and block else 0)
+
+    @property
+    def integer(self) -> bool:
+        """Whether integer codes stand for real numbers through one step, or one per index: what kernels take."""
+        return self.step is not None and self.step.block is None and self.format.is_int
+
+
+def stored_bits(type: Type, sizes: Mapping[str, int]) -> int:
+    """Bits of all elements of a value with the steps of its blocks, for a batch of 1; other steps are counted apart.
+
+    Args:
+        type: the value's type.
+        sizes: the widths.
+    """
+    lengths = [size(axis, sizes) for axis in type.axes]
+    bits = prod(lengths) * type.format.bits
+    if type.step is not None and type.step.block is not None and type.step.axis is not None:
+        lengths[type.step.axis] = -(-lengths[type.step.axis] // type.step.block)
+        bits += prod(lengths) * type.step.bits
+    return bits
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,8 +161,13 @@ class Type:
 
     @property
     def quantized(self) -> bool:
-        """Whether integers stand for real numbers through a step."""
+        """Whether codes stand for real numbers through a step."""
         return self.step is not None
+
+    @property
+    def integer(self) -> bool:
+        """See `Encoding.integer`."""
+        return self.encoding.integer
 
     def __str__(self) -> str:
         return f"{self.encoding}[{', '.join(map(str, self.axes))}]"

@@ -14,7 +14,7 @@ from .infer import apply_rule
 from .printer import op_text
 from .rules import SPECS, Fault
 from .solver import Solver
-from .types import Type
+from .types import Step, Type
 
 TYPED = "_typed"
 """Set on a graph object whose types `retype` has just computed; it is frozen, so they stay right."""
@@ -53,6 +53,9 @@ def verify(graph: Graph, after: str | None = None) -> None:
     for entry in graph.inputs:
         if entry.name in known:
             faults.append(f"graph @{graph.name}: error: %{entry.name} is defined twice")
+        if entry.type.step is None and entry.type.format.needs_step:
+            place = f"graph @{graph.name}: error: %{entry.name}"
+            faults.append(f"{place}: {entry.type.format} numbers need a step, found {entry.type}")
         known[entry.name] = entry.type
     for op in graph.ops:
         faults += _op_faults(op, known, graph.sizes, solver)
@@ -194,13 +197,34 @@ def _encoding_faults(op: Op) -> Iterator[Fault]:
             yield Fault(f"a stored tensor cannot have the length of the batch, found {type}")
         if step is not None and step.zero != 0:
             yield Fault(f"stored codes are symmetric, their zero is 0; found {type.encoding}")
-        if step is not None and step.axis is not None and step.axis >= type.rank:
-            yield Fault(f"one step per index of axis {step.axis}, found {type.rank} axes")
     elif op.kind == "quantize":
-        if step is None or not type.format.is_int:
-            yield Fault(f"quantize gives integers with a step, found {type.encoding}")
-        elif step.axis is not None:
-            yield Fault(f"quantize has one step for the whole tensor, found {type.encoding}")
-        elif step.zero is not None and not type.format.low <= step.zero <= type.format.high:
+        if step is None or not type.format.takes_step:
+            yield Fault(f"quantize gives codes with a step, found {type.encoding}")
+        elif step.axis is not None and step.block is None:
+            yield Fault(f"quantize has one step for the whole tensor or one per block, found {type.encoding}")
+        elif step.zero is not None and step.block is None and not _holds(type, step.zero):
             low, high = type.format.low, type.format.high
             yield Fault(f"the zero {step.zero} is outside of {type.format}'s codes {low} to {high}")
+        elif step.block is not None and not step.known:
+            yield Fault(f"the steps of an activation's blocks are taken from its values, found {type.encoding}")
+    if op.kind in (*STORED, "quantize") and step is not None:
+        yield from _axis_faults(type, step)
+    elif op.kind != "quantize":
+        for bare in (t for t in op.types if t.step is None and t.format.needs_step):
+            yield Fault(f"{bare.format} numbers need a step, found {bare.encoding}")
+
+
+def _holds(type: Type, zero: int) -> bool:
+    """Whether a zero is a code; formats that are no integers always have the element 0."""
+    return type.format.low <= zero <= type.format.high if type.format.is_int else zero == 0
+
+
+def _axis_faults(type: Type, step: Step) -> Iterator[Fault]:
+    """What is wrong with the axis that steps run along."""
+    if step.axis is None:
+        if step.block is not None:
+            yield Fault(f"blocks run along an axis, such as <block {step.block} on 1>; found {type.encoding}")
+    elif step.axis >= type.rank:
+        yield Fault(f"one step per index of axis {step.axis}, found {type.rank} axes")
+    elif step.block is not None and has_batch(type.axes[step.axis]):
+        yield Fault(f"blocks cannot run along the batch, found {type}")

@@ -371,7 +371,7 @@ def as_kernels(graph: Graph) -> Graph:
 
     def seen(op: Op) -> Op:
         type = op.type
-        if type.step is None or type.format.bits >= 8:
+        if not type.integer or type.format.bits >= 8 or (op.kind != "weight" and type.format.family != "int"):
             return op
         return op.with_type(replace(type, format=i8 if op.kind == "weight" else u7 if not type.format.signed else i8))
 

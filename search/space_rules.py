@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ..ir import (
+    Encoding,
     Graph,
     Op,
     ParseError,
@@ -21,6 +22,7 @@ from ..ir import (
     widths_in,
 )
 from ..ir.errors import did_you_mean
+from ..ir.formats import F8E4M3, F8E5M2, TERNARY
 from .sizing import Sizing
 
 DEFAULT = ("default",)
@@ -171,6 +173,25 @@ def first_layers(graph: Graph) -> frozenset[str]:
     return frozenset(kinds - after)
 
 
+OFFERED = {
+    "weights": "any format of 16 bits or fewer",
+    "activations": "integers of 2 to 16 bits, ternary, f8e4m3 and f8e5m2, without blocks,",
+    "biases": "integers of 2 to 16 bits",
+}
+"""What a rule may offer to each part: of activations the formats that ONNX has."""
+
+
+def offered(encoding: Encoding, part: str) -> bool:
+    """Whether a rule may offer a format to a part of a layer; see `OFFERED`."""
+    format = encoding.format
+    if format.bits > 16:
+        return False
+    if part == "weights":
+        return format.takes_step or format.name in ("f16", "bf16")
+    plain = encoding.step is None or encoding.step.block is None
+    return plain and (format.family == "int" or (part == "activations" and format in (TERNARY, F8E4M3, F8E5M2)))
+
+
 def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Sequence[Op]) -> tuple[str, ...]:
     """The formats a rule offers to some layers, in order of bits; `f32` leaves things as they are.
 
@@ -187,14 +208,15 @@ def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Se
             found += {"weights": WEIGHTS, "activations": inputs, "biases": BIASES}[part]
             continue
         try:
-            format = parse_encoding(text, "space").format
+            encoding = parse_encoding(text, "space")
         except ParseError as error:
             raise UsageError(f"search space: {part}: {text!r} is no format", mend=error.mend) from error
-        if format != format_named("f32") and not (format.is_int and format.bits <= 16):
-            raise UsageError(f"search space: {part} may be integers of 2 to 16 bits or f32; found {text}")
+        format = encoding.format
+        if format != format_named("f32") and not offered(encoding, part):
+            raise UsageError(f"search space: {part} may be {OFFERED[part]} or f32; found {text}")
         if part == "weights" and not format.signed:
             raise UsageError(f"search space: weights are signed; found {text}", mend=f"Write i{format.bits}.")
-        found.append(text)
+        found.append(str(encoding))
     return tuple(sorted(dict.fromkeys(found), key=lambda t: (parse_encoding(t, part).format.bits, t)))
 
 

@@ -29,7 +29,8 @@ Runs = Literal["native", "container", "float", "no"]
 """How a target runs values of a format.
 
 `native`: computed in this format. `container`: exact codes in the next larger format the target computes in, at that
-format's time. `float`: stored in this format, computed in floating point. `no`: not at all.
+format's time. `float`: stored in this format, or as numbers already rounded to it, and computed in floating point: no
+faster, see the reason. `no`: not at all.
 """
 
 

@@ -15,6 +15,7 @@ from typing import Literal
 from ..ir import STORED, Axis, Const, Graph, Op, Type
 from ..ir.axes import size
 from ..ir.layers import layers, operand
+from ..ir.types import stored_bits
 from .counting import operations, products
 from .memory import live_bytes
 
@@ -107,7 +108,7 @@ class LayerCost:
         output: shape of its result.
         parameters: elements of its weight and bias.
         macs: multiplications, each with an addition.
-        weight_bits: bits of one weight.
+        weight_bits: bits of one weight, without its share of a step: what a multiplier takes.
         activation_bits: bits of one value it reads.
     """
 
@@ -135,7 +136,8 @@ class StaticCost:
         nodes: one entry per op that computes or moves something, in order.
         parameters: elements of all trained tensors; biases and norms among them, running statistics not.
         weight_bits: bits of all stored tensors (statistics too) in their formats, steps included.
-        average_bits: mean bits per element over all stored tensors, each by its number of elements, steps apart.
+        average_bits: mean bits per element over all stored tensors, each by its number of elements; the steps of blocks
+            are shared among their elements, all others are apart.
         peak_activation_bytes: the most bytes of activations held at once, see `memory.peak_activation_bytes`.
     """
 
@@ -193,7 +195,7 @@ class StaticCost:
 def static_cost(graph: Graph) -> StaticCost:
     """Count what a graph costs for a batch of 1."""
     counts = {op.name: elements(op.type, graph.sizes) for op in graph.stored}
-    bits = sum(count * graph.types[name].format.bits for name, count in counts.items())
+    bits = sum(stored_bits(graph.types[name], graph.sizes) for name in counts)
     live = live_bytes(graph)
     return StaticCost(
         layers=tuple(layer_cost(graph, op) for op in layers(graph)),
@@ -230,7 +232,7 @@ def node_costs(graph: Graph, live: Mapping[str, int]) -> tuple[NodeCost, ...]:
                 kind=op.kind,
                 location=str(op.location or ""),
                 parameters=sum(elements(e.type, graph.sizes) for e in fresh if e.kind == "weight"),
-                weight_bits=sum(elements(e.type, graph.sizes) * e.type.format.bits for e in fresh) + 32 * steps,
+                weight_bits=sum(stored_bits(e.type, graph.sizes) for e in fresh) + 32 * steps,
                 macs=sum(count for count, _ in macs),
                 bit_operations=sum(count * bits for count, bits in macs),
                 factors=tuple(f.name for f in multiplied[0].formats) if multiplied else (),
@@ -262,7 +264,7 @@ def layer_cost(graph: Graph, layer: Op) -> LayerCost:
 
 
 def stored_steps(graph: Graph) -> int:
-    """How many steps a file must hold, each a binary32 number."""
+    """How many steps a file must hold, each a binary32 number; those of blocks are with the elements they belong to."""
     return sum(size(axis, graph.sizes) for axis in stored_steps_of(graph))
 
 
@@ -277,7 +279,8 @@ def steps_of(op: Op) -> Iterator[Axis]:
 
     The steps of an `i32` bias are products of two that are counted already.
     """
-    if op.kind in (*STORED, "quantize") and (step := op.type.step) is not None and op.type.format.bits <= 16:
+    step = op.type.step if op.kind in (*STORED, "quantize") and op.type.format.bits <= 16 else None
+    if step is not None and step.block is None:
         yield Const(1) if step.axis is None else op.type.axes[step.axis]
 
 
@@ -293,4 +296,4 @@ def elements(type: Type, sizes: Mapping[str, int]) -> int:
 
 def packed_bytes(type: Type, sizes: Mapping[str, int]) -> int:
     """The bytes of a value for a batch of 1, with formats of fewer than 8 bits packed."""
-    return -(-elements(type, sizes) * type.format.bits // 8)
+    return -(-stored_bits(type, sizes) // 8)

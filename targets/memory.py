@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from math import prod
-
 from ..ir import STORED, Graph, Op
-from ..ir.axes import size
 from ..ir.rules.pointwise import UNARY
+from ..ir.types import stored_bits
 
 FUSED = frozenset({*UNARY, "batch_norm", "prelu", "quantize", "cast"})
 """Ops that a runtime computes while it writes what they read: their operand needs no room of its own."""
@@ -79,5 +77,4 @@ def _in_registers(graph: Graph, name: str, op: Op) -> bool:
 
 
 def _bytes(graph: Graph, name: str) -> int:
-    type = graph.types[name]
-    return -(-prod(size(axis, graph.sizes) for axis in type.axes) * type.format.bits // 8)
+    return -(-stored_bits(graph.types[name], graph.sizes) // 8)

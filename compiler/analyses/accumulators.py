@@ -51,7 +51,7 @@ def largest_sum(network: Network, layer: Op) -> int | None:
     recipe = network.weights.recipe(name) if name is not None and name in network.weights else None
     if not isinstance(recipe, Rounded) or given.step is None or given.step.zero is None or given.step.value is None:
         return None
-    if not given.format.is_int:
+    if name is None or not given.integer or not network.graph.types[name].integer:
         return None
     farthest = max(given.format.high - given.step.zero, given.step.zero - given.format.low)
     codes = recipe.tensor.to(torch.int64).abs()

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ...ir import Op
 from ...ir.rules.pointwise import BINARY, BITWISE, COMPARE, LOGICAL, UNARY
+from ..elements import container
 from ..execution import Frame, alike, kernel, values
-from ..weights import container
 
 
 @kernel("quantize")

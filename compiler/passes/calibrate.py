@@ -12,6 +12,8 @@ from torch import Tensor
 
 from ...ir import Format, Op, Step, UsageError, rebuilt
 from ...ir.axes import has_batch
+from ...ir.formats import BINARY, largest
+from ..elements import in_blocks, nearest
 from ..execution import run
 from ..network import Network
 from ..ranges import Range, average_range, entropy_range, percentile_range, whole_range
@@ -109,21 +111,18 @@ class Calibrate(Pass):
         """A stored tensor as codes."""
         step, format = op.type.step, op.type.format
         assert step is not None
+        if step.shared:
+            return Rounded(recipe, format, None, step.axis, step.block)
         if step.known and step.value is not None:
             return Rounded(recipe, format, torch.tensor(step.value), None)
-        rows = recipe.tensor.float()
-        rows = (
-            rows.reshape(1, -1)
-            if step.axis is None
-            else rows.transpose(0, step.axis).reshape(rows.shape[step.axis], -1)
-        )
+        rows, shape = rows_of(recipe.tensor.float(), step)
         if self.weight_method == "percentile":
             place = max(1, round(self.percentile / 100 * rows.shape[1]))
             bound = rows.abs().kthvalue(place, dim=1, keepdim=True).values
             rows = rows.clamp(-bound, bound)
         mse = self.weight_method == "mse"
         found = symmetric_steps(rows, format, mse=mse, power_of_two=step.power_of_two)
-        return Rounded(recipe, format, found if step.axis is not None else found[0], step.axis)
+        return Rounded(recipe, format, found.reshape(shape), step.axis, step.block)
 
     def input_step(self, seen: Seen, op: Op) -> Step:
         """The step of one input from the values it took."""
@@ -132,7 +131,7 @@ class Calibrate(Pass):
         values = seen.values
         if step.zero == 0:
             row = values if format.signed else values.clamp(min=0)
-            if self.method not in ("minmax", "mse"):
+            if self.method not in ("minmax", "mse") and format.family != "sign":
                 low, high = self.range(replace(seen, values=mirrored(row) if format.signed else row), format)
                 row = torch.tensor([max(-low, high) if format.signed else high])
             found = symmetric_steps(row[None, :], format, mse=self.method == "mse", power_of_two=step.power_of_two)
@@ -157,6 +156,16 @@ class Calibrate(Pass):
                 return whole_range(seen.values)
 
 
+def rows_of(tensor: Tensor, step: Step) -> tuple[Tensor, tuple[int, ...]]:
+    """A tensor as one row for all that shares a step, and the shape of the steps."""
+    if step.axis is None:
+        return tensor.reshape(1, -1), ()
+    if step.block is None:
+        return tensor.transpose(0, step.axis).reshape(tensor.shape[step.axis], -1), (tensor.shape[step.axis],)
+    blocks = in_blocks(tensor, step.axis, step.block)
+    return blocks.reshape(-1, step.block), tuple(blocks.shape[:-1])
+
+
 def mirrored(values: Tensor) -> Tensor:
     """The values and their negatives."""
     return torch.cat([values, -values])
@@ -169,7 +178,7 @@ def _known(step: Step, recipe: Rounded) -> Step:
 
 
 def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bool) -> Tensor:
-    """One step per row for codes around zero; shape [rows].
+    """One step per row for elements around zero; shape [rows]. Of ternary and binary ones always the best.
 
     Args:
         rows: real numbers, [rows, values].
@@ -178,10 +187,14 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         power_of_two: only powers of two.
     """
     least, most = rows.aminmax(dim=1)
-    largest = torch.maximum(-least, most)
-    largest = torch.where(largest > 0, largest.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
-    full = (largest / format.high).to(torch.float32)
-    if power_of_two:
+    peak = torch.maximum(-least, most)
+    peak = torch.where(peak > 0, peak.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
+    full = (peak / float(largest(format))).to(torch.float32)
+    if format.family == "sign":
+        best = sign_steps(rows, format)
+        near = torch.floor(torch.log2(best))
+        candidates = torch.exp2(torch.stack([near, near + 1])) if power_of_two else best[None, :]
+    elif power_of_two:
         top = torch.ceil(torch.log2(full))
         candidates = torch.exp2(top[None, :] - torch.arange(4 if mse else 1)[:, None])
     else:
@@ -191,11 +204,28 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         return candidates[0]
     best, error = candidates[0], torch.full_like(candidates[0], math.inf)
     for steps in candidates:
-        codes = torch.round(rows / steps[:, None]).clamp(format.low, format.high)
-        found = (codes * steps[:, None] - rows).square().sum(dim=1)
+        elements = nearest(rows / steps[:, None], format)
+        found = (elements * steps[:, None] - rows).square().sum(dim=1)
         better = found < error
         best, error = torch.where(better, steps, best), torch.where(better, found, error)
     return best
+
+
+def sign_steps(rows: Tensor, format: Format) -> Tensor:
+    """One step per row with the smallest squared error of binary or ternary elements; shape [rows].
+
+    It is the mean magnitude: of all values, or of those `k` largest for which `(their sum)^2 / k` is the largest.
+
+    Source: Rastegari et al., ECCV 2016, equation 6; Li and Liu, arXiv:1605.04711, equation 4.
+    """
+    sums = rows.abs().sort(dim=1, descending=True).values.double().cumsum(dim=1)
+    if format == BINARY:
+        found = sums[:, -1] / rows.shape[1]
+    else:
+        counts = torch.arange(1, rows.shape[1] + 1)
+        best = (sums.square() / counts).argmax(dim=1, keepdim=True)
+        found = (sums.gather(1, best) / (best + 1))[:, 0]
+    return torch.where(found > 0, found.clamp(min=1e-30), 1.0).to(torch.float32)
 
 
 def affine_step(low: float, high: float, format: Format, power_of_two: bool = False) -> Step:

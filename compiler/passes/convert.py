@@ -1,17 +1,19 @@
-"""Compute in another floating-point format."""
+"""Compute in another number format."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from torch import Tensor
-
-from ...ir import SPECS, STORED, Graph, Op, Type, UsageError, format_named, fresh_name, rebuilt, rewired
-from ...ir.formats import Format
+from ...ir import SPECS, STORED, Encoding, Format, Graph, Op, Type, fresh_name, rebuilt, rewired
+from ...ir.formats import BF16, F16, F32
 from ..network import Network
-from ..weights import Computed, Recipe, container
+from ..weights import stored_as
 from .base import Context, Pass, register
+from .quantize import Quantize
+
+COMPUTED = (F32, F16, BF16)
+"""The formats that all ops compute in."""
 
 
 @register("convert")
@@ -21,38 +23,42 @@ class Convert(Pass):
 
         graph @g(%x: f32[N, 16])   ==>   %x.f16: f16[N, 16] = cast %x
 
-    Ops without a rule compute as they did, between casts. Layers that read integers give `f32` as before.
+    Ops without a rule compute as they did, between casts. What has a step keeps it; layers that read it give `f32`.
+    In all other formats layers alone compute, and give `f32`: `convert{to=mxfp4}` is
+    `quantize{weights=mxfp4, activations=mxfp4}`.
 
     Args:
         to: the format.
 
     Raises:
-        UsageError: it is no floating-point format.
+        UsageError: the format is one that weights cannot have.
     """
 
-    to: str
+    to: Encoding
 
     def __post_init__(self) -> None:
-        if self.to not in ("f16", "bf16", "f32"):
-            raise UsageError(f"convert: to must be f16, bf16 or f32; found {self.to!r}")
+        if self.to.format not in COMPUTED:
+            Quantize(weights=self.to, activations=self.to)
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
-        format = format_named(self.to)
+        format = self.to.format
+        if format not in COMPUTED:
+            return Quantize(weights=self.to, activations=self.to).run(network, context)
         graph = network.graph
         recipes = dict(network.weights.recipes)
         ops: list[Op] = []
         taken = set(graph.types)
         names: dict[str, str] = {}
         for entry in graph.inputs:
-            if entry.type.format.is_float and entry.type.format != format:
+            if _differs(entry.type, format):
                 names[entry.name] = self._cast(entry.name, entry.type, format, ops, taken)
         back: dict[str, str] = {}
         for op in graph.ops:
             if op.kind not in SPECS and op.kind not in STORED:
                 self._apart(op, graph, format, ops, taken, names, back)
                 continue
-            if op.name in recipes and op.type.format.is_float and op.type.format != format:
+            if op.name in recipes and _differs(op.type, format):
                 recipes[op.name] = stored_as(recipes[op.name], format)
                 op = op.with_type(replace(op.type, format=format))
             ops.append(rewired([op], names)[0])
@@ -61,7 +67,7 @@ class Convert(Pass):
         ops = list(inner.ops)
         for name in inner.outputs:
             before, after = graph.types[name], inner.types[name]
-            different = before.format != after.format and before.format.is_float
+            different = before.format != after.format and before.format.is_float and not before.quantized
             outputs.append(self._cast(name, after, before.format, ops, taken) if different else name)
         result = rebuilt(inner, *without_idle_casts(inner, ops, tuple(outputs)))
         return Network(result, replace(network.weights, recipes=recipes).keep({op.name for op in result.stored}))
@@ -74,11 +80,11 @@ class Convert(Pass):
         given = {i.name for i in graph.inputs}
         for name in op.inputs:
             type = graph.types[name]
-            if type.format.is_float and name not in back:
+            if type.format.is_float and not type.quantized and name not in back:
                 back[name] = name if name in given else self._cast(name, type, type.format, ops, taken)
         ops.append(rewired([op], back)[0])
         for name, type in zip(op.results, op.types, strict=True):
-            if type.format.is_float and type.format != format:
+            if _differs(type, format):
                 names[name] = self._cast(name, type, format, ops, taken)
                 back[name] = name
 
@@ -88,6 +94,11 @@ class Convert(Pass):
         taken.add(new)
         ops.append(Op("cast", (new,), (replace(type, format=to),), (name,)))
         return new
+
+
+def _differs(type: Type, format: Format) -> bool:
+    """Whether values are numbers of another format, not codes."""
+    return type.format.is_float and not type.quantized and type.format != format
 
 
 def without_idle_casts(
@@ -105,12 +116,3 @@ def without_idle_casts(
         kept.append(op)
         known.update((name, type.format) for name, type in zip(op.results, op.types, strict=True))
     return tuple(kept), tuple(names.get(n, n) for n in outputs)
-
-
-def stored_as(recipe: Recipe, format: Format) -> Recipe:
-    """The recipe of a tensor in another floating-point format."""
-
-    def function(tensor: Tensor) -> Tensor:
-        return tensor.to(container(format))
-
-    return Computed(f"store {format}", (recipe,), function)

@@ -97,7 +97,7 @@ def integer_bias(graph: Graph, layer: Op) -> str | None:
     bias = operand(layer, "bias")
     if bias is None or graph.readers[bias] != (layer,) or graph.types[bias].format == ACCUMULATOR:
         return None
-    if any(not t.quantized or t.format.bits > 8 for t in (graph.types[n] for n in layer.inputs[:2])):
+    if any(not t.integer or t.format.bits > 8 for t in (graph.types[n] for n in layer.inputs[:2])):
         return None
     for name in layer.inputs[:3]:
         step = graph.types[name].step

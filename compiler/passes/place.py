@@ -113,7 +113,7 @@ def integer_layers(graph: Graph) -> tuple[Op, ...]:
 
 
 def _narrow(type: Type) -> bool:
-    return type.step is not None and type.format.bits <= 8
+    return type.integer and type.format.bits <= 8
 
 
 def carriers(graph: Graph) -> frozenset[str]:
@@ -160,7 +160,7 @@ def _read_as_integers(graph: Graph, name: str, carried: set[str]) -> bool:
 
 
 def _takes_codes(op: Op) -> bool:
-    return op.kind == "quantize" and _narrow(op.type) and op.type.step is not None and op.type.step.axis is None
+    return op.kind == "quantize" and _narrow(op.type) and op.type.format.family == "int"
 
 
 def wanted(graph: Graph, carried: frozenset[str]) -> Iterable[str]:

@@ -19,9 +19,12 @@ from ...ir import (
     fresh_name,
     operand,
     rebuilt,
+    without_dead_code,
 )  # fmt: skip
+from ...ir.axes import size
+from ...ir.formats import BF16, F16, F32
 from ..network import Network
-from ..weights import Recipe, Rounded
+from ..weights import Recipe, Rounded, stored_as
 from .base import Context, Pass, PassError, register
 
 MOVERS = ("reshape", "permute", "max_pool1d", "max_pool2d", "max_pool3d")
@@ -31,7 +34,7 @@ MOVERS = ("reshape", "permute", "max_pool1d", "max_pool2d", "max_pool3d")
 @register("quantize")
 @dataclass(frozen=True)
 class Quantize(Pass):
-    """Read the weights, the input and the bias of each chosen layer as integers.
+    """Read the weights, the input and the bias of each chosen layer in another number format.
 
         %y = linear %x, %w, %b   ==>   %x.q: u8<?, ?>[N, 16] = quantize %x
                                        %w: i4<per 0 ?>[$y, 16] = weight
@@ -40,16 +43,22 @@ class Quantize(Pass):
 
     Steps are unknown (`?`) until `calibrate` finds them. Weights have one step per output channel, inputs and biases
     one per tensor. Signed formats are symmetric; unsigned ones may have any zero. `i8<2^?>` asks for a step that is a
-    power of two (fixed point), `i8<2^-6>` for just this one, which holds for the whole tensor and rounds at once. Equal
-    quantized inputs are shared; an input that arrives through reshapes, permutations or maximum pools is rounded before
-    them. What is left out stays as it is, and a later `quantize` of the same layer overrides an earlier one. A weight
-    that serves several layers is one tensor, so it is stored in few bits for all of them.
+    power of two (fixed point), `i8<2^-6>` for just this one, which holds for the whole tensor and rounds at once.
+
+    `i4<block 32>` has a step for every 32 weights along the axis that the layer reads its input by, or along the
+    longest where that is shorter than a block; activations are cut along their features. In `f4e2m1<block 32 2^>` the
+    steps are exponents that follow from the block and need no calibration. `f16` and `bf16` store weights without a
+    step. `docs/formats.md` has all formats.
+
+    Equal quantized inputs are shared; an input that arrives through reshapes, permutations or maximum pools is rounded
+    before them. What is left out stays as it is, and a later `quantize` of the same layer overrides an earlier one. A
+    weight that serves several layers is one tensor, so it is stored in few bits for all of them.
 
     Args:
         layers: names of layers, patterns (`fc*`) or kinds (`linear`).
         weights: format of the weights.
         activations: format of the layers' inputs.
-        biases: format of the biases; layers without a bias stay as they are.
+        biases: integer format of the biases; layers without a bias stay as they are.
         per: one step per output `channel` of a weight, or one for the whole `tensor`.
 
     Raises:
@@ -70,14 +79,16 @@ class Quantize(Pass):
             raise UsageError("quantize: layers must name at least one layer", mend="Write layers=* for all.")
         for name in ("weights", "activations", "biases"):
             encoding: Encoding | None = getattr(self, name)
-            if encoding is not None and (not encoding.format.is_int or encoding.format.bits > 16):
-                raise UsageError(f"quantize: {name} must be an integer format of 2 to 16 bits; found {encoding}")
+            if encoding is not None:
+                check_format(name, encoding)
             step = encoding.step if encoding is not None else None
             if step is not None and step.axis is not None:
                 raise UsageError(
                     f"quantize: {name} cannot name an axis for its steps; found {encoding}",
                     mend="Weights have one step per output channel (per=tensor: one alone), all else one per tensor.",
                 )
+            if name == "weights" and step is not None and step.block is not None and self.per == "tensor":
+                raise UsageError(f"quantize: weights have one step per block or one in all, not both; found {encoding}")
             if name != "activations" and step is not None and step.zero != 0:
                 raise UsageError(f"quantize: {name} are symmetric, their zero is 0; found {encoding}")
             if name != "activations" and encoding is not None and not encoding.format.signed:
@@ -101,35 +112,70 @@ class Quantize(Pass):
         )
         if self.activations:
             for name in [op.name for op in chosen_layers(graph, self.layers)]:
-                graph = read_through(graph, name, activation(self.activations))
+                graph = read_through(graph, name, activation(self.activations, graph, name))
         recipes = {name: as_typed(network.weights.unrounded(name), type) for name, type in stored.items()}
         return Network(rebuilt(network.graph, graph.ops), network.weights.with_recipes(recipes))
 
 
+def check_format(name: str, encoding: Encoding) -> None:
+    """Refuse a format that a part of a layer cannot have.
+
+    Raises:
+        UsageError: the format, what is possible, and what to write instead.
+    """
+    format = encoding.format
+    if name == "biases" and (format.family != "int" or format.bits > 16 or (encoding.step and encoding.step.block)):
+        raise UsageError(f"quantize: biases must be an integer format of 2 to 16 bits; found {encoding}")
+    if name == "activations" and format in (F16, BF16):
+        raise UsageError(f"quantize: activations cannot be {format}", mend=f"Write convert{{to={format}}} for all.")
+    if not (format.takes_step or (name == "weights" and format in (F16, BF16))) or format.bits > 16:
+        raise UsageError(f"quantize: {name} must be a format of 16 bits or fewer; found {encoding}")
+
+
 def as_typed(recipe: Recipe, type: Type) -> Recipe:
     """Real numbers as a type stores them: codes where its step is known."""
-    if type.step is None or type.step.value is None:
+    if type.step is None:
+        return stored_as(recipe, type.format)
+    if type.step.shared:
+        return Rounded(recipe, type.format, None, type.step.axis, type.step.block)
+    if type.step.value is None:
         return recipe
     return Rounded(recipe, type.format, torch.tensor(type.step.value), None)
 
 
 def weight_type(graph: Graph, layer: Op, name: str, encoding: Encoding, axis: int | None) -> Type:
-    """The type of a stored tensor in an integer format, its step unknown unless the format names it.
+    """The type of a stored tensor in a format, its step unknown unless the format names it or the blocks hold it.
 
     Raises:
         PassError: the tensor is computed.
     """
     if name not in graph.producers or graph.producers[name].kind != "weight":
         raise PassError(f"%{name} is not a stored weight", op=layer)
+    if not encoding.format.takes_step:
+        return replace(graph.types[name], format=encoding.format, step=None)
     step = encoding.step or Step()
-    if not step.known:
+    if step.block is not None:
+        along = block_axis(graph, layer, name, step.block)
+        step = Step.blocks(step.block, along, known=False, power_of_two=step.power_of_two)
+    elif not step.known:
         power = step.power_of_two
         step = Step(power_of_two=power) if axis is None else Step.per(axis, known=False, power_of_two=power)
     return replace(graph.types[name], format=encoding.format, step=step)
 
 
-def activation(encoding: Encoding) -> Encoding:
-    """The format of an input with its step: unsigned ones may have any zero."""
+def block_axis(graph: Graph, layer: Op, name: str, block: int) -> int:
+    """The axis that a weight's blocks run along: the one that is summed over, or the longest where that is short."""
+    lengths = [size(axis, graph.sizes) for axis in graph.types[name].axes]
+    read = SPECS[layer.kind].input_axis
+    assert read is not None
+    return read if lengths[read] >= block else lengths.index(max(lengths))
+
+
+def activation(encoding: Encoding, graph: Graph, name: str) -> Encoding:
+    """The format of a layer's input with its step: unsigned ones may have any zero, blocks run along the features."""
+    if encoding.step is not None and encoding.step.block is not None:
+        axis = graph.types[graph.producers[name].inputs[0]].rank - 1 if graph.producers[name].kind == "linear" else 1
+        return Encoding(encoding.format, replace(encoding.step, axis=axis, known=True))
     if encoding.step is not None:
         zero = encoding.step.zero
         free = zero == 0 and not encoding.step.known and not encoding.format.signed
@@ -139,6 +185,8 @@ def activation(encoding: Encoding) -> Encoding:
 
 def read_through(graph: Graph, name: str, encoding: Encoding) -> Graph:
     """The graph with the input of layer `name` read through `quantize`, put before ops that only move elements."""
+    if not (_passes_movers(encoding) and _passes_movers(graph.types[graph.producers[name].inputs[0]].encoding)):
+        return read_in_place(graph, name, encoding)
     layer = graph.producers[name]
     chain = [layer]
     value = layer.inputs[0]
@@ -155,6 +203,35 @@ def read_through(graph: Graph, name: str, encoding: Encoding) -> Graph:
         return replace(graph, ops=tuple(op.with_type(wanted) if op is old else op for op in graph.ops))
     new = Op("quantize", (fresh_name(f"{value}.q", graph.types),), (wanted,), (value,))
     return _rewire(graph, chain[-1], new.name, new)
+
+
+def read_in_place(graph: Graph, name: str, encoding: Encoding) -> Graph:
+    """The same right before the layer, whatever stands before it, and with what rounded it till now left out: blocks
+    stand in the axes that the layer reads, and runtimes only move the codes of integers."""
+    chain = [graph.producers[name]]
+    while (mover := graph.producers.get(chain[-1].inputs[0])) is not None and _moves(graph, mover):
+        chain.append(mover)
+    if (old := graph.producers.get(chain[-1].inputs[0])) is not None and old.kind == "quantize":
+        graph = without_dead_code(_rewire(graph, chain[-1], old.inputs[0], None))
+        if _passes_movers(encoding):
+            return read_through(graph, name, encoding)
+    layer = graph.producers[name]
+    value = layer.inputs[0]
+    wanted = replace(graph.types[value], format=encoding.format, step=encoding.step)
+    for reader in graph.readers[value]:
+        if reader.kind == "quantize" and reader.type == wanted:
+            return _rewire(graph, layer, reader.name, None)
+    new = Op("quantize", (fresh_name(f"{value}.q", graph.types),), (wanted,), (value,))
+    return _rewire(graph, layer, new.name, new)
+
+
+def _passes_movers(encoding: Encoding) -> bool:
+    """Whether codes may be moved as they are; real numbers always may."""
+    return encoding.step is None or (encoding.format.family == "int" and encoding.step.block is None)
+
+
+def _in_blocks(step: Step | None) -> bool:
+    return step is not None and step.block is not None
 
 
 def _moves(graph: Graph, op: Op) -> bool:
@@ -181,6 +258,8 @@ def retyped_movers(graph: Graph) -> Graph:
     for op in graph.ops:
         if op.kind in MOVERS:
             source = known[op.inputs[0]]
+            if _in_blocks(source.step):
+                source = Type(F32, source.axes)
             op = op.with_type(replace(op.type, format=source.format, step=source.step))
         ops.append(op)
         known.update(zip(op.results, op.types, strict=True))

@@ -9,12 +9,12 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ...ir import Graph, Op, UsageError, ordered_graph, retype, width_named, widths_in
+from ...ir import Graph, Op, Type, UsageError, ordered_graph, retype, width_named, widths_in
 from ..network import Network
 from ..resizing import Importance, Policy, gathered, ordered_sizes, remembered_scores
 from ..resizing.gather import Growing, growth_of
 from ..resizing.importance import scored
-from ..weights import Store
+from ..weights import Recipe, Rounded, Store
 from .base import Context, Pass, PassError, read_option, register
 
 
@@ -102,7 +102,9 @@ class Resize(Pass):
         maps = {w: self.index_map(network, graph, w, n, context) for w, n in sizes.items()}
         recipes = gathered(network, graph, maps, Policy(self.grow, self.noise, context.seed))
         store = network.weights.with_recipes(recipes)
-        unrounded = {op.name: store.unrounded(op.name) for op in network.graph.stored if op.type.quantized}
+        unrounded = {
+            op.name: shared_again(store.unrounded(op.name), op.type) for op in network.graph.stored if op.type.quantized
+        }
         return Network(without_steps(network.graph.with_sizes(wanted)), Store({**store.recipes, **unrounded}))
 
     def wanted(self, graph: Graph) -> dict[str, int]:
@@ -165,6 +167,13 @@ def refuse_visible_copies(network: Network, graph: Graph, sizes: Mapping[str, in
 def carried(graph: Graph, width: str) -> bool:
     """Whether a batch norm's scale carries a width."""
     return any(width in widths_in(a) for name in scored(graph, "batch-norm") for a in graph.types[name].axes)
+
+
+def shared_again(recipe: Recipe, type: Type) -> Recipe:
+    """Real numbers as they are, or in blocks anew where these need no calibration."""
+    if type.step is None or not type.step.shared:
+        return recipe
+    return Rounded(recipe, type.format, None, type.step.axis, type.step.block)
 
 
 def without_steps(graph: Graph) -> Graph:

@@ -110,14 +110,15 @@ class RoundWeights(Pass):
 
 
 def few_bits(network: Network, layer: Op, bits: int) -> bool:
-    """Whether a layer's weight is its own, of at most so many bits, with one step or one per output channel."""
+    """Whether a layer's weight is its own, integers of 2 to so many bits, with one step or one per output channel."""
     graph: Graph = network.graph
     name = operand(layer, "weight")
     assert name is not None
     recipe = network.weights.recipe(name) if name in network.weights else None
     return (
         isinstance(recipe, Rounded)
-        and recipe.format.bits <= bits
+        and graph.types[name].integer
+        and 2 <= recipe.format.bits <= bits
         and recipe.axis in (None, SPECS[layer.kind].weight_axis)
         and graph.readers[name] == (layer,)
     )

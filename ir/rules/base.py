@@ -285,8 +285,8 @@ class Site:
         return f"{operand} %{self._value(operand)}"
 
     def float_format(self) -> Format:
-        """The widest float format among the operands; integers with a step count as `f32`."""
-        found = [t.format if t.format.is_float else F32 for t in self.types if t.format.is_float or t.quantized]
+        """The widest float format among the operands; what has a step counts as `f32`."""
+        found = [F32 if t.quantized else t.format for t in self.types if t.format.is_float or t.quantized]
         return min(found, key=FLOATS.index, default=F32)
 
     def promoted(self, *numbers: Attribute) -> Format:

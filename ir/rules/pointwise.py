@@ -134,7 +134,7 @@ op("isinf", "input", encoding=truth)(same)
 def chosen(site: Site) -> Encoding:
     """What is chosen from, without the condition."""
     numbers = [site.attribute("input"), site.attribute("other")]
-    formats = [t.format for t in site.types[1:]]
+    formats = [F32 if t.quantized else t.format for t in site.types[1:]]
     if not formats:
         return Encoding(F32 if any(isinstance(n, float) for n in numbers) else I64)
     floats = [f for f in formats if f.is_float]

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axes import ONE, Axes, Axis, Const, factors, has_batch, product
+from ..formats import F32
 from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
 
 
 def moved(site: Site) -> Encoding:
-    """Moving or choosing elements keeps them as they are stored, integer codes included."""
-    return site.type("input").encoding
+    """Moving or choosing elements keeps them as they are stored, codes included, but for those of several steps."""
+    given = site.type("input").encoding
+    return Encoding(F32) if given.step is not None and given.step.axis is not None else given
 
 
 def axis_at(site: Site, axes: Axes, name: str = "dim") -> int:

@@ -120,7 +120,7 @@ def common(writer: Writer, op: Op) -> Format:
     """The format in which two operands are compared: floats before integers before truth values, then the widest."""
     types = [writer.type(n) for n in op.inputs]
     numbers = [n for n in (writer.attribute(op, "other"), writer.attribute(op, "input")) if n is not None]
-    floats = [t.format if t.format.is_float else F32 for t in types if t.format.is_float or t.quantized]
+    floats = [F32 if t.quantized else t.format for t in types if t.format.is_float or t.quantized]
     if floats:
         return min(floats, key=FLOATS.index)
     if any(isinstance(n, float) for n in numbers):
@@ -156,5 +156,6 @@ def negation(writer: Writer, op: Op) -> None:
 def unusual(writer: Writer, op: Op) -> None:
     """Where a number is none, or infinite; integers never are."""
     name = op.inputs[0]
-    format = writer.type(name).format if writer.type(name).format.is_float else F32
+    type = writer.type(name)
+    format = type.format if type.format.is_float and not type.quantized else F32
     writer.node("IsNaN" if op.kind == "isnan" else "IsInf", [writer.real(name, format)], op.name)

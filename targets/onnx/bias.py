@@ -26,7 +26,7 @@ def bias_of(writer: Writer, op: Op, format: Format) -> list[str]:
     given, weight, bias = op.inputs[:3]
     if writer.type(bias).quantized and writer.type(bias).format.bits == 32:
         inputs = writer.type(given), writer.type(weight)
-        if not all(t.quantized for t in inputs):
+        if not all(t.integer for t in inputs):
             return [writer.real(bias, format)]
         expected = _steps(writer, given) * _steps(writer, weight)
         found = _steps(writer, bias)

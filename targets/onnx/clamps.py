@@ -26,7 +26,7 @@ def folded(graph: Graph) -> frozenset[str]:
     found: set[str] = set()
     for op in reversed(graph.ops):
         if op.kind == "quantize":
-            if op.type.format.bits <= 8 and op.type.step is not None and op.type.step.axis is None:
+            if narrow_codes(op.type):
                 absorbing.add(op.name)
         elif op.kind in (*CLAMPS, *MOVES) and op.name not in graph.outputs:
             readers = graph.readers.get(op.name, ())
@@ -36,6 +36,12 @@ def folded(graph: Graph) -> frozenset[str]:
                 if clamp:
                     found.add(op.name)
     return frozenset(found)
+
+
+def narrow_codes(type: Type) -> bool:
+    """Whether values are integers of at most 8 bits with one step in all, as integer kernels read and write them."""
+    one = type.step is not None and type.step.axis is None
+    return one and type.format.family == "int" and type.format.bits <= 8
 
 
 def source(graph: Graph, name: str, folded: frozenset[str] = frozenset()) -> Type:

@@ -8,7 +8,7 @@ import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from ...ir import Format, NascError, format_named
+from ...ir import Format, NascError, Type, format_named
 from ...ir.formats import BF16, BOOL, F8E4M3, F8E5M2, F16, F32, F64, I32, I64
 
 Array = NDArray[Any]
@@ -33,6 +33,26 @@ _CONTAINERS: dict[tuple[int, bool], tuple[int, Any]] = {
     (16, True): (INT16, np.int16),
     (16, False): (UINT16, np.uint16),
 }
+
+
+INT4 = 22
+"""Element type of signed codes of 4 bits, two to a byte; from opset 21 on."""
+
+PACKED_BITS = 4
+"""Stored codes of at most so many bits are packed."""
+
+
+def packed(codes: Array) -> Array:
+    """Codes of 4 bits as bytes, the first of two in the lower half (ONNX IR, `TensorProto.raw_data`); 1-d."""
+    halves = np.ascontiguousarray(codes).reshape(-1).astype(np.uint8) & 0x0F
+    if halves.size % 2:
+        halves = np.append(halves, np.uint8(0))
+    return halves[::2] | halves[1::2] << 4
+
+
+def is_packed(type: Type) -> bool:
+    """Whether stored values of a type are packed where the style asks for it."""
+    return type.step is not None and type.format.is_int and type.format.signed and type.format.bits <= PACKED_BITS
 
 
 _FOUND: dict[str, tuple[int, np.dtype[Any]]] = {}

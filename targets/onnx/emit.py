@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import lru_cache
 
 import onnx
@@ -27,7 +28,7 @@ from . import (
     shapes,
     windows,
 )  # fmt: skip
-from .elements import element
+from .elements import element, is_packed
 from .external import External
 from .registry import EMITTERS, EmissionError, Emitter
 from .splice import spliced
@@ -45,13 +46,14 @@ OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
 
 
 def opset_for(graph: Graph) -> int:
-    """The opset that serves a graph best: 20, or 21 where a quantized value has more than 8 bits.
+    """The opset that serves a graph best: 20, or 21 for more than 8 bits, for 4 stored ones, and for blocks.
 
     From opset 21 on ONNX Runtime 1.31 refuses some models with signed 8-bit values (`docs/onnxruntime.md`); below it,
-    QuantizeLinear knows no 16-bit integers.
+    QuantizeLinear knows no 16-bit integers, and there are neither 4-bit tensors nor blocks.
     """
-    wide = any(t.step is not None and 8 < t.format.bits <= 16 for t in graph.types.values())
-    return 21 if wide else 20
+    wide = any(t.step is not None and t.format.is_int and 8 < t.format.bits <= 16 for t in graph.types.values())
+    small = any(is_packed(op.type) or (op.type.step and op.type.step.block) for op in graph.stored)
+    return 21 if wide or small else 20
 
 
 def emit(
@@ -86,6 +88,9 @@ def emit(
     opset = opset_for(graph) if opset is None else opset
     if opset not in OPSETS:
         raise UsageError(f"emission knows the opsets {', '.join(map(str, OPSETS))}, found {opset}")
+    style = replace(style, packed=style.packed and opset >= 21)
+    if opset < 21 and (cut := next((op for op in graph.stored if op.type.step and op.type.step.block), None)):
+        raise UsageError(f"%{cut.name} is {cut.type.encoding}, and opset {opset} has no blocks", mend="Take opset 21.")
     if style.unsigned and (moved := recoded(graph)) is not graph:
         graph, weights = moved, Recoded(weights, graph)
     writer = Writer(graph, weights, style, external, opset)

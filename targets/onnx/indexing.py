@@ -25,7 +25,7 @@ def embedding(writer: Writer, op: Op) -> None:
     """
     rows, table = op.inputs
     step = writer.type(table).step
-    if step is not None and step.axis is not None:
+    if op.type.quantized and step is not None and step.axis is not None:
         raise EmissionError(
             op,
             f"the table %{table} has one step per index of axis {step.axis}, and its rows are not told apart",

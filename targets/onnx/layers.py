@@ -74,7 +74,7 @@ def input_of(writer: Writer, op: Op) -> str:
 
 def narrow(type: Type) -> bool:
     """Whether integer kernels take values of a type."""
-    return type.quantized and type.format.bits <= 8
+    return type.integer and type.format.bits <= 8
 
 
 @emits("conv1d", "conv2d", "conv3d")

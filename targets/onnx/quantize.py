@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir import NascError, Op, Type
-from ...ir.formats import F32
-from .clamps import code_bounds, source
+from ...ir import NascError, Op, Step, Type
+from ...ir.formats import F8E4M3, F8E5M2, F32, TERNARY, element_values
+from .clamps import CLAMPS, code_bounds, source
 from .elements import Array, element
 from .registry import EmissionError, emits
 from .writer import Writer
@@ -19,14 +19,21 @@ def quantize(writer: Writer, op: Op) -> None:
     Bounds on the codes follow as a Clip of integers, which leaves integer kernels in place where a Clip of numbers
     would not: those of a format narrower than its container, and those of clamps that stand before (see `clamps`).
     Codes that are read to be quantized anew pass through a maximum of one operand, which copies them: ONNX Runtime
-    makes one quantize with a step of its own choice of two that follow each other.
+    makes one quantize with a step of its own choice of two that follow each other. So do clamps before floats of 8
+    bits: it leaves out a ReLU whose quantize has the zero 0, as if these had no negative values.
     """
     type = op.type
+    expressible(op)
     step, zero = step_and_zero(writer, op.name, type)
     axis = {} if type.step is None or type.step.axis is None else {"axis": type.step.axis}
     given = writer.real(op.inputs[0])
-    if source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
+    before = writer.graph.producers.get(op.inputs[0])
+    clamped = type.format.is_float and before is not None and before.kind in CLAMPS
+    if clamped or source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
         given = writer.node("Max", [given], f"{op.name}/input")
+    if type.format.is_float:
+        writer.node("QuantizeLinear", [given, step, zero], op.name)
+        return
     low, high = code_bounds(writer.graph, op, writer.folded)
     held = np.iinfo(element(type.format)[1])
     if (low, high) == (held.min, held.max):
@@ -38,6 +45,23 @@ def quantize(writer: Writer, op: Op) -> None:
         return
     wide = writer.node("QuantizeLinear", [given, step, zero], f"{op.name}/wide", **axis)
     writer.node("Clip", [wide, code(writer, type, low), code(writer, type, high)], op.name)
+
+
+def expressible(op: Op) -> None:
+    """Refuse formats that values between ops cannot have in ONNX but as long chains that no runtime fuses.
+
+    Raises:
+        EmissionError: at the user's line, with the formats that can be written.
+    """
+    step, format = op.type.step, op.type.format
+    if step is not None and step.block is None and (format.family == "int" or format in (TERNARY, F8E4M3, F8E5M2)):
+        return
+    raise EmissionError(
+        op,
+        f"ONNX has no values of format {op.type.encoding} between ops; it can be simulated and trained, not deployed",
+        mend="Quantize activations to u2 to u16, i2 to i16, ternary, f8e4m3 or f8e5m2 without blocks;"
+        " weights may have any format.",
+    )
 
 
 def real_bounds(writer: Writer, op: Op) -> list[str]:
@@ -58,24 +82,51 @@ def cast(writer: Writer, op: Op) -> None:
     """Numbers in another format, rounded to nearest even."""
     name, format = op.inputs[0], op.type.format
     source = writer.type(name)
-    if source.step is not None and format == F32:
+    if source.step is not None and format == F32 and (source.format.is_int or source.format.is_float):
         step, zero = step_and_zero(writer, name, source)
-        dequantize(writer, writer.value(name), op.name, step, zero, source.step.axis)
+        dequantize(writer, writer.value(name), op.name, step, zero, source.step)
         return
     given = writer.real(name) if source.quantized else writer.value(name)
     writer.node("Cast", [given], op.name, to=element(format)[0])
 
 
 def dequantized(writer: Writer, name: str, type: Type) -> str:
-    """The real numbers (`f32`) that a value's codes stand for."""
+    """The real numbers (`f32`) that a value's codes stand for.
+
+    Stored ones that ONNX cannot hold as codes are written as numbers.
+    """
+    if not (type.format.is_int or type.format.is_float):
+        return writer.initializer(f"{name}/real", numbers(writer, name, type), F32)
     step, zero = step_and_zero(writer, name, type)
-    return dequantize(writer, writer.value(name), f"{name}/real", step, zero, type.step.axis if type.step else None)
+    return dequantize(writer, writer.value(name), f"{name}/real", step, zero, type.step)
 
 
-def dequantize(writer: Writer, codes: str, result: str, step: str, zero: str, axis: int | None) -> str:
+def numbers(writer: Writer, name: str, type: Type) -> Array:
+    """The real numbers that stored codes stand for: elements times steps, exact in binary32 up to that product.
+
+    Raises:
+        NascError: the value is not stored.
+    """
+    step = type.step
+    if step is None or not writer.is_stored(name):
+        raise NascError(f"ONNX has no values of format {type.encoding}, as %{name} has", mend="Give it another format.")
+    writer.known_step(name, type)
+    table = np.array(element_values(type.format), np.float32)
+    real = table[np.asarray(writer.weights.array(name)).astype(np.int64)]
+    if step.axis is None:
+        return real * np.float32(step.value)
+    steps = steps_of(writer, name, type)
+    if step.block is not None:
+        return real * np.repeat(steps, step.block, step.axis).take(range(real.shape[step.axis]), step.axis)
+    return real * steps.reshape([-1 if i == step.axis else 1 for i in range(real.ndim)])
+
+
+def dequantize(writer: Writer, codes: str, result: str, step: str, zero: str, kind: Step | None) -> str:
     """Write a DequantizeLinear; an empty `zero` stands for none."""
     inputs = [codes, step, zero] if zero else [codes, step]
-    return writer.node("DequantizeLinear", inputs, result, **({} if axis is None else {"axis": axis}))
+    along = {} if kind is None or kind.axis is None else {"axis": kind.axis}
+    blocks = {} if kind is None or kind.block is None else {"block_size": kind.block}
+    return writer.node("DequantizeLinear", inputs, result, **along, **blocks)
 
 
 def step_and_zero(writer: Writer, name: str, type: Type) -> tuple[str, str]:
@@ -93,19 +144,24 @@ def step_and_zero(writer: Writer, name: str, type: Type) -> tuple[str, str]:
     step = np.array(type.step.value, np.float32) if whole else steps_of(writer, name, type)
     names = f"{name}/step", f"{name}/zero"
     writer.initializer(names[0], step, F32)
-    if type.format.bits > 16:
+    if type.format.bits > 16 or type.step.block is not None:
         return names[0], ""
     zero = np.full(step.shape, type.step.zero or 0, element(type.format)[1])
     return names[0], writer.initializer(names[1], zero, type.format)
 
 
 def steps_of(writer: Writer, name: str, type: Type) -> Array:
-    """The steps of a value that has one per index of an axis: binary32."""
+    """The steps of a value that has one per index of an axis, or one per block along it: binary32."""
     assert type.step is not None
     assert type.step.axis is not None
     steps = np.ascontiguousarray(writer.weights.steps(name), np.float32)
-    if steps.shape != (expected := (writer.lengths(name)[type.step.axis],)):
-        raise NascError(f"the steps of %{name} have the shape {list(steps.shape)}, its type {type} needs {expected[0]}")
+    lengths = list(writer.lengths(name))
+    if type.step.block is None:
+        lengths = [lengths[type.step.axis]]
+    else:
+        lengths[type.step.axis] = -(-lengths[type.step.axis] // type.step.block)
+    if list(steps.shape) != lengths:
+        raise NascError(f"the steps of %{name} have the shape {list(steps.shape)}, its type {type} needs {lengths}")
     return steps
 
 

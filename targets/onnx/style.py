@@ -20,6 +20,7 @@ class Style:
         unsigned: activations lie in unsigned containers and weights in signed ones, whatever their formats: codes and
             zeros are shifted by half the range, which changes no number that they stand for.
         clip_codes: bounds on quantized values are put on their codes, by a Clip of integers; else on the numbers.
+        packed: stored codes of at most 4 bits lie two to a byte and become bytes when the runtime loads the model.
         keep_floats: a layer whose weights are numbers stays in float although its input is quantized: a node that does
             nothing keeps the runtime from rounding the weights by itself.
     """
@@ -27,12 +28,13 @@ class Style:
     unsigned: bool = True
     clip_codes: bool = True
     keep_floats: bool = True
+    packed: bool = True
 
 
 ONNXRUNTIME = Style()
 """ONNX Runtime's CPU provider: u8 x i8 kernels are the fastest and the only ones that fuse throughout."""
 
-TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False)
+TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False, packed=False)
 """TensorRT takes signed codes whose zero is 0, and no arithmetic on codes."""
 
 
@@ -61,7 +63,7 @@ def _recoded(op: Op, moved: Mapping[str, Type]) -> Type | None:
 
 
 def _narrow(type: Type) -> bool:
-    return type.step is not None and type.format.bits <= 8
+    return type.integer and type.format.family == "int" and type.format.bits <= 8
 
 
 def _shifted(type: Type, sign: int) -> Type:

@@ -17,7 +17,7 @@ from ...ir.axes import has_batch, size
 from ...ir.formats import F32, I64
 from ...ir.graph import is_axis
 from .clamps import folded
-from .elements import Array, computing, element, stored
+from .elements import INT4, Array, computing, element, is_packed, packed, stored
 from .external import External
 from .registry import EmissionError
 from .style import Style
@@ -88,8 +88,15 @@ class Writer:
         if name in self._known:
             return name
         self._known.add(name)
-        tensor = self.proto.initializer.add(name=name, data_type=element(format)[0], dims=array.shape)
-        if self.external is None or not self.external.take(tensor, array):
+        return self._put(name, array, element(format)[0], array.shape)
+
+    def _put(self, name: str, array: Array, element: int, lengths: Sequence[int]) -> str:
+        """Write the bytes of an array as a constant tensor of some element type and shape.
+
+        Packed ones stay inside the model: ONNX Runtime takes tensors from memory with whole bytes per element only.
+        """
+        tensor = self.proto.initializer.add(name=name, data_type=element, dims=lengths)
+        if self.external is None or element == INT4 or not self.external.take(tensor, array):
             self.inside_bytes += array.nbytes
             if self.inside_bytes > LARGEST_FILE:
                 raise NascError(
@@ -134,9 +141,15 @@ class Writer:
         """A value as it is: codes where it is quantized. Stored tensors become initializers on first use."""
         if name not in self._known and self.is_stored(name):
             format = self._types[name].format
-            self.initializer(name, stored(self.weights.array(name), format, name), format)
-            if format.is_int and format.bits not in (8, 16, 32, 64):
-                self.proto.initializer[-1].doc_string = str(format)
+            array = stored(self.weights.array(name), format, name)
+            if not (self.style.packed and is_packed(self._types[name])):
+                self.initializer(name, array, format)
+                if format.is_int and format.bits not in (8, 16, 32, 64):
+                    self.proto.initializer[-1].doc_string = str(format)
+                return name
+            self._known.add(name)
+            halves = self._put(f"{name}/packed", packed(array), INT4, array.shape)
+            self.node("Cast", [halves], name, to=element(format)[0])
         return name
 
     def real(self, name: str, format: Format = F32) -> str:
@@ -172,6 +185,8 @@ class Writer:
         """What a moving op reads for a node of a kind, and the format it is read in: codes and integers that the
         runtime has no kernel for as 32-bit ones; see `computing`."""
         name, type = op.inputs[index], self._types[op.inputs[index]]
+        if type.step is not None and type.step.axis is not None:
+            return self.real(name), F32
         given = self.value(name) if type.quantized else self.real(name, type.format)
         if (format := computing(kind, type.format)) != type.format:
             given = self.cast(given, f"{op.name}/{format}.{index}", format)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from ...ir import Encoding, Format
-from ...ir.formats import BF16, F16, F32, F64
+from ...ir.formats import BF16, BINARY, F16, F32, F64
 from ..base import Role, Support
 
 
 def support(provider: str, encoding: Encoding, role: Role) -> Support:
     """How an execution provider runs values of an encoding in a role."""
+    if encoding.step is not None and (encoding.step.block or not encoding.integer):
+        return _numbers(provider, encoding, role)
     if encoding.step is not None:
         return _integers(provider, encoding, role)
     if encoding.format in (F32, F64):
@@ -19,7 +21,23 @@ def support(provider: str, encoding: Encoding, role: Role) -> Support:
         return Support("native", "computed on half-precision units")
     if encoding.format == BF16 and provider != "CPUExecutionProvider":
         return Support("native", "computed on half-precision units")
+    if encoding.format == BF16 and role == "weight":
+        return Support("float", "stored in 16 bits, read into 32")
     return Support("no", f"{provider} has no kernels for {encoding.format}")
+
+
+def _numbers(provider: str, encoding: Encoding, role: Role) -> Support:
+    """Formats and blocks that only change what is stored, or only what the numbers are: nothing computes in them."""
+    format, block = encoding.format, encoding.step.block if encoding.step else None
+    if provider == "TensorrtExecutionProvider" and (format.is_int or format.is_float):
+        return Support("no", f"not written for TensorRT yet: {encoding}")
+    if format.is_float and not block:
+        return Support("float", "stored in 8 bits, computed in float")
+    if role == "activation":
+        return Support("no", f"ONNX has no values of format {encoding} between ops")
+    if format.is_int or format.is_float:
+        return Support("float", "stored in its bits with an f32 step per block, computed in float")
+    return Support("float", "written as numbers already rounded to it: for accuracy and counted sizes only")
 
 
 def _integers(provider: str, encoding: Encoding, role: Role) -> Support:
@@ -28,6 +46,8 @@ def _integers(provider: str, encoding: Encoding, role: Role) -> Support:
         return Support("float", "the CUDA provider has no integer convolutions or products: it computes in float")
     if role == "bias":
         return _bias(format)
+    if format.family == "sign" and role == "activation":
+        return _signs(encoding)
     if format.bits > 8:
         return Support("float", f"there are no kernels for {format}: codes are read back into floats, which is slower")
     if encoding.step is not None and encoding.step.axis is not None and role == "activation":
@@ -39,6 +59,12 @@ def _integers(provider: str, encoding: Encoding, role: Role) -> Support:
     if format.bits == 8:
         return Support("native", f"integer kernels{slow}")
     return Support("container", f"exact codes in {container}, at its speed{slow}")
+
+
+def _signs(encoding: Encoding) -> Support:
+    if encoding.format == BINARY:
+        return Support("no", "ONNX has no rounding to two values")
+    return Support("float", "exact codes in i8 that no integer kernel takes: read back into floats")
 
 
 def _bias(format: Format) -> Support:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ...ir import STORED, Graph, Op
 from ...ir.layers import layers, operand
-from ..onnx.clamps import CLAMPS, MOVES, folded
+from ..onnx.clamps import CLAMPS, MOVES, folded, narrow_codes
 from ..onnx.layers import unflattened
 from ..plan import LayerPlan, Need, Plan
 
@@ -64,8 +64,12 @@ def operands_in_float(graph: Graph, layer: Op) -> str:
     ):
         if type.step is None:
             return f"its {what} %{name} is not quantized"
+        if type.step.block is not None or not type.format.is_int:
+            return f"its {what} %{name} is {type.encoding}, integer kernels take integers without blocks"
         if type.format.bits > 8:
             return f"its {what} %{name} has {type.format.bits} bits, integer kernels take at most 8"
+    if given.format.family != "int":
+        return f"its input %{layer.inputs[0]} is {given.encoding}, whose codes have no container with as many values"
     if given.step is not None and given.step.axis is not None:
         return f"its input %{layer.inputs[0]} has several steps, integer kernels take one for the whole tensor"
     of_weight = graph.types[weight].step
@@ -161,8 +165,7 @@ def read_once(graph: Graph, name: str) -> bool:
 
 def takes_codes(op: Op) -> bool:
     """Whether an op quantizes to what integer kernels write: at most 8 bits, one step in all."""
-    step = op.type.step
-    return op.kind == "quantize" and op.type.format.bits <= 8 and step is not None and step.axis is None
+    return op.kind == "quantize" and narrow_codes(op.type)
 
 
 def where_to_quantize(graph: Graph, name: str) -> str:
@@ -178,7 +181,7 @@ def islands(graph: Graph, skipped: frozenset[str]) -> Iterator[Need]:
     for op in graph.ops:
         if op.kind not in ISLANDS or op.attribute("other") is not None or op.attribute("input") is not None:
             continue
-        quantized = [graph.types[name].quantized for name in op.inputs]
+        quantized = [graph.types[name].integer for name in op.inputs]
         if not any(quantized) or not ends_in_codes(graph, op.name, skipped):
             continue
         reason = f"{op.kind} %{op.name} runs on integers only if all it reads and gives are"

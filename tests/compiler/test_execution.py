@@ -12,9 +12,10 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from nasc.compiler.elements import container
 from nasc.compiler.execution import KERNELS, ExecutionError, last_uses, rounded, run
 from nasc.compiler.network import Network
-from nasc.compiler.weights import Rounded, Source, Store, container
+from nasc.compiler.weights import Rounded, Source, Store
 from nasc.ir import SPECS, STORED, Format, Step, Type, format_named
 from nasc.ir.axes import N
 from nasc.ir.formats import decode, encode

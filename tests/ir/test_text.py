@@ -28,6 +28,12 @@ graph @tiny_cnn(%image: f32[N, 3, 32, 32], %mask: bool[N]) {
   %body.w: i4<per 0 ?>[$stem, $stem, 3, 3] = weight
   %side.w: i4<per 1 2^>[$stem, $stem, 3, 3] = weight
   %more.w: i4<per 0 2^?>[$stem, $stem, 3, 3] = weight
+  %blocks.w: i4<block 32 on 1>[$stem, $stem, 3, 3] = weight
+  %asked.w: i4<block 32 on 1 ?>[$stem, $stem, 3, 3] = weight
+  %mx.w: f4e2m1<block 32 on 0 2^>[$stem, $stem, 3, 3] = weight
+  %log.w: l4<per 0>[$stem, $stem, 3, 3] = weight
+  %sign.w: binary<?>[$stem, $stem, 3, 3] = weight
+  %eight.q: f8e4m3<2^-6>[N, $stem, 32, 32] = quantize %stem
   %flat: u8<0.047, 3>[N, $stem*1024] = reshape %act.q {shape=[N, $stem*1024]}
   %joined: f32[N, 3*($stem+$layer1.0.conv)+$stem*2] = cat %x, %flat {dim=1}
   %odd: bool[0] = aten.odd.default %flat {args=["%0", [1, -2], none, true, 0.0625, -inf, f16, "a\\"b", $stem*4, N]}

@@ -84,12 +84,31 @@ ONE_FAULT = [
     ),
     ("%w: i4<0.5, 3>[4] = weight", "weight %w: stored codes are symmetric, their zero is 0; found i4<2^-1, 3>"),
     ("%w: i4<per 1>[4] = buffer", "buffer %w: one step per index of axis 1, found 1 axes"),
-    ("%y: f32[N, 16] = quantize %x", "quantize %y: quantize gives integers with a step, found f32"),
-    ("%y: u8[N, 16] = quantize %x", "quantize %y: quantize gives integers with a step, found u8"),
+    ("%y: f32[N, 16] = quantize %x", "quantize %y: quantize gives codes with a step, found f32"),
+    ("%y: u8[N, 16] = quantize %x", "quantize %y: quantize gives codes with a step, found u8"),
     (
         "%y: u8<per 1 ?>[N, 16] = quantize %x",
-        "quantize %y: quantize has one step for the whole tensor, found u8<per 1 ?>",
+        "quantize %y: quantize has one step for the whole tensor or one per block, found u8<per 1 ?>",
     ),
+    (
+        "%y: i4<block 8 on 2>[N, 16] = quantize %x",
+        "quantize %y: one step per index of axis 2, found 2 axes",
+    ),
+    (
+        "%y: i4<block 8 on 0>[N, 16] = quantize %x",
+        "quantize %y: blocks cannot run along the batch, found i4<block 8 on 0>[N, 16]",
+    ),
+    (
+        "%y: i4<block 8>[N, 16] = quantize %x",
+        "quantize %y: blocks run along an axis, such as <block 8 on 1>; found i4<block 8>",
+    ),
+    (
+        "%y: i4<block 8 on 1 ?>[N, 16] = quantize %x",
+        "quantize %y: the steps of an activation's blocks are taken from its values, found i4<block 8 on 1 ?>",
+    ),
+    ("%w: f4e2m1[4] = weight", "weight %w: f4e2m1 numbers need a step, found f4e2m1"),
+    ("%y: ternary[N, 16] = cast %x", "cast %y: ternary numbers need a step, found ternary"),
+    ("%y: l4[N, 16] = quantize %x", "quantize %y: quantize gives codes with a step, found l4"),
     ("%y: u8<0.5, 256>[N, 16] = quantize %x", "quantize %y: the zero 256 is outside of u8's codes 0 to 255"),
     ("%y: i4<0.5, -9>[N, 16] = quantize %x", "quantize %y: the zero -9 is outside of i4's codes -8 to 7"),
 ]

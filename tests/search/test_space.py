@@ -162,7 +162,8 @@ def test_a_pipeline_of_another_space_is_refused(graph: Graph) -> None:
         ("fc1: weigths=i4", "Did you mean weights"),
         ("fc1: weights=u4", "weights are signed"),
         ("fc1: weights=i17", "weights: 'i17' is no format"),
-        ("fc1: weights=f16", "integers of 2 to 16 bits or f32"),
+        ("fc1: weights=f64", "any format of 16 bits or fewer or f32"),
+        ("fc1: activations=f16", "without blocks, or f32"),
         ("fc1: weights=[]", "an empty list of choices"),
         ("fc1: weights=i8..i2", "is empty or mixed"),
         ("fc1: weights=i4, weights=i8", "given twice"),
@@ -183,3 +184,18 @@ def test_rules_print_as_they_are_read() -> None:
 
 def test_ranges() -> None:
     assert choices("u4..u6, 16..64/16, i8") == ("u4", "u5", "u6", "16", "32", "48", "64", "i8")
+
+
+def test_other_number_formats_may_be_offered(graph: Graph) -> None:
+    found = space(graph, "linear: weights=[f8e4m3, mxfp4, i4<block 32>, ternary, bf16], activations=[f8e5m2, u6]")
+    assert found.knobs[0].choices == ("ternary", "f4e2m1<block 32 2^>", "i4<block 32>", "f8e4m3", "bf16")
+    for assignment in found:
+        assert found.assignment(found.pipeline(assignment)) == assignment
+    for rule in (
+        "linear: activations=[mxint8]",
+        "linear: activations=[l4]",
+        "linear: biases=[f8e4m3]",
+        "linear: weights=[f64]",
+    ):
+        with pytest.raises(UsageError, match="search space: (activations|biases|weights) may be .* or f32; found"):
+            space(graph, rule)

@@ -27,13 +27,24 @@ terms: st.SearchStrategy[Axis] = st.recursive(
 
 names = st.from_regex(r"[A-Za-z0-9_][A-Za-z0-9_.]{0,8}", fullmatch=True)
 float_formats = st.sampled_from(FLOATS)
+other_formats = st.sampled_from(["f4e2m1", "f6e3m2", "f16e5m10", "l3", "l7", "ternary", "binary", "f8e4m3"]).map(
+    format_named
+)
+"""Formats that are quantized to and are no plain integers."""
 integer_formats = st.builds(lambda s, b: format_named(f"{s}{b}"), st.sampled_from("iu"), st.integers(2, 16))
 
 
 @st.composite
 def steps(draw: st.DrawFn, format: Format) -> Step:
     """Any step that the language can write."""
+    if draw(st.integers(0, 3)) == 0:
+        axis = draw(st.none() | st.integers(0, 3))
+        return Step.blocks(draw(st.integers(2, 512)), axis, known=draw(st.booleans()), power_of_two=draw(st.booleans()))
     kind = draw(st.sampled_from(["known", "power", "unknown", "per", "zero unknown"]))
+    if format.family != "int":
+        if kind in ("known", "power"):
+            return Step.of(draw(st.floats(2.0**-126, 2.0**100, width=32)))
+        kind = "unknown" if kind == "zero unknown" else kind
     if kind == "known":
         value = draw(st.floats(2.0**-126, 2.0**100, width=32))
         return Step.of(value, draw(st.integers(format.low, format.high)))
@@ -51,8 +62,8 @@ def types(draw: st.DrawFn) -> Type:
     axes = tuple(draw(st.lists(terms, max_size=4)))
     if draw(st.booleans()):
         return Type(draw(float_formats), axes)
-    format = draw(integer_formats)
-    return Type(format, axes, draw(steps(format)) if draw(st.booleans()) else None)
+    format = draw(integer_formats | other_formats)
+    return Type(format, axes, draw(steps(format)) if format.needs_step or draw(st.booleans()) else None)
 
 
 scalars = st.one_of(
@@ -62,7 +73,7 @@ scalars = st.one_of(
     st.floats(allow_nan=False),
     st.text(max_size=8),
     terms.map(lambda t: t.value if isinstance(t, Const) else t),
-    st.one_of(float_formats, integer_formats),
+    st.one_of(float_formats, integer_formats, other_formats),
 )
 values = st.recursive(scalars, lambda inner: st.lists(inner, max_size=3).map(tuple), max_leaves=6)
 """Attribute values."""

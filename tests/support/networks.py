@@ -6,8 +6,9 @@ import hashlib
 from collections.abc import Mapping
 
 import torch
+from nasc.compiler.elements import container
 from nasc.compiler.network import Network
-from nasc.compiler.weights import Recipe, Rounded, Source, Store, container
+from nasc.compiler.weights import Recipe, Rounded, Source, Store
 from nasc.ir import Graph, Op, infer, verify
 from nasc.ir.axes import size
 from support.graphs import graph_of
