@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from ..ir import STORED, Graph, NascError, Op, ordered_graph
+from ..ir import STORED, Graph, NascError, Op, Type, ordered_graph
 from ..ir.axes import size
 from .execution import Frame, batch_of, compute, known_step, last_uses, unknown_step
 from .module import SMALLEST_STEP, with_values
@@ -48,7 +48,7 @@ def cohorts(networks: Sequence[Network], limit: int) -> list[list[int]]:
 def _likeness(network: Network, at: int) -> object:
     """Equal for networks that can be trained together."""
     graph = network.graph
-    if any(op.kind in ALONE or op.kind.startswith("aten.") for op in graph.ops):
+    if any(op.kind in ALONE or op.kind.startswith("aten.") or not all(map(_plain, op.types)) for op in graph.ops):
         return at
     exact = ordered_graph(graph) is graph
     how = growth_of(network, graph) if exact else None
@@ -56,11 +56,17 @@ def _likeness(network: Network, at: int) -> object:
     return (graph.inputs, graph.outputs, tuple(_shown(network, op) for op in graph.ops), tuple(fixed.items()))
 
 
+def _plain(type: Type) -> bool:
+    """Whether it is rounded to integers with steps that blocks do not have for themselves, or not at all."""
+    return not type.quantized or (type.format.family == "int" and (type.step is None or type.step.block is None))
+
+
 def _shown(network: Network, op: Op) -> object:
-    """An op without its formats and the values of its steps."""
+    """An op without its integer formats and the values of its steps."""
     steps = [None if t.step is None else (t.step.axis, t.step.power_of_two) for t in op.types]
+    axes = tuple((t.axes, None if t.quantized else t.format) for t in op.types)
     rounded = op.name in network.weights and isinstance(network.weights.recipe(op.name), Rounded)
-    return (op.kind, op.results, op.inputs, op.attributes, tuple(t.axes for t in op.types), tuple(steps), rounded)
+    return (op.kind, op.results, op.inputs, op.attributes, axes, tuple(steps), rounded)
 
 
 class Cohort(nn.Module):

@@ -86,6 +86,11 @@ def test_what_writes_to_its_buffers_trains_alone() -> None:
     assert cohorts(two, 16) == [[0], [1]]
 
 
+def test_formats_whose_codes_are_no_integers_train_alone(members: list[Network]) -> None:
+    other = source().apply("quantize{weights=f4e2m1, activations=u5} | calibrate", data=rows(64)[0])
+    assert cohorts([*members, other, other], 16) == [[0, 1, 2], [3], [4]]
+
+
 def test_each_computes_what_it_would_alone(members: list[Network]) -> None:
     x, _ = rows(32, seed=1)
     outputs = Cohort(members)(x)
