@@ -28,7 +28,7 @@ from support.zoo import ZOO
 
 names = st.from_regex(r"[a-z][a-z0-9_]{0,6}(\.[a-z0-9]{1,4}){0,2}", fullmatch=True)
 patterns = st.one_of(names, st.sampled_from(["*", "fc?", "body.*", "[ab]", "fc[12]", "[!x]*", "conv2d", "a[,]b"]))
-widths = names.filter(lambda n: n not in ("importance", "grow", "noise"))
+widths = names.filter(lambda n: n not in ("importance", "grow", "noise", "multiple"))
 weights = st.none() | st.sampled_from(["i2", "i4", "i16", "i8<2^?>", "i6<2^-4>", "i8<0.03>"]).map(parse_encoding)
 inputs = st.none() | st.sampled_from(["u2", "u8", "i12", "u8<2^?>", "u8<2^-4, 3>", "i8<?, ?>"]).map(parse_encoding)
 
@@ -39,13 +39,18 @@ passes: st.SearchStrategy[Pass] = st.one_of(
     st.builds(
         Resize,
         st.lists(st.tuples(widths, st.integers(1, 4096)), max_size=3, unique_by=lambda t: t[0]).map(tuple),
-        st.sampled_from(["l1", "l2", "batch-norm", "random"]),
-        st.sampled_from(["net2net", "initialise"]),
+        st.sampled_from(["l1", "l2", "batch-norm", "taylor", "random"]),
+        st.sampled_from(["net2net", "nearly", "initialise"]),
         st.floats(0, 10),
     ),
     st.builds(Quantize, st.lists(patterns, min_size=1, max_size=3).map(tuple), weights, inputs, weights),
-    st.builds(Calibrate, st.sampled_from(["minmax", "percentile", "mse"]), st.integers(1, 10**6), st.floats(50.1, 100)),
-    st.builds(Convert, st.sampled_from(["f16", "bf16", "f32"])),
+    st.builds(
+        Calibrate,
+        st.sampled_from(["minmax", "average", "percentile", "mse", "entropy"]),
+        st.integers(1, 10**6),
+        st.floats(50.1, 100),
+    ),
+    st.builds(Convert, st.sampled_from(["f16", "bf16", "f32", "mxfp4", "f4e2m1"]).map(parse_encoding)),
     st.builds(Legalize, st.sampled_from(["onnxruntime:cpu", "onnxruntime:cuda"])),
 )
 pipelines = st.lists(passes, max_size=5).map(lambda found: Pipeline(tuple(found)))
@@ -88,8 +93,10 @@ def test_the_canonical_text(text: str, canonical: str) -> None:
 def test_the_complete_text_has_every_default() -> None:
     text = "resize{a=2} | quantize{weights=i4} | calibrate | legalize | cleanup"
     assert parse_pipeline(text).complete() == (
-        "resize{a=2, importance=l2, grow=net2net, noise=0.0, multiple=1} | quantize{layers=*, weights=i4} | "
-        "calibrate{method=mse, samples=512, percentile=99.99} | legalize{target=onnxruntime:cpu} | cleanup"
+        "resize{a=2, importance=l2, grow=net2net, noise=0.0, multiple=1} | "
+        "quantize{layers=*, weights=i4, per=channel} | "
+        "calibrate{method=mse, samples=512, percentile=99.99, momentum=0.9} | "
+        "legalize{target=onnxruntime:cpu} | cleanup"
     )
 
 
