@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: install demo test check format
+.PHONY: install demo test check format zoo
 
 install: $(VENV)/.installed
 
@@ -17,6 +17,9 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+zoo: install
+	$(BIN)/python benchmarks/zoo.py
 
 check: install
 	$(BIN)/ruff format --check .

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import compile, export, load_network, load_task, lower, measure, profile, space, verify
+    from .api import compile, export, load_network, load_task, lower, measure, profile, sensitivity, space, verify
     from .compiler.frontend.model_values import make_task
     from .compiler.frontend.task import Task
     from .compiler.network import Network
@@ -36,6 +36,7 @@ _HOME = {
     "lower": ".api",
     "measure": ".api",
     "profile": ".api",
+    "sensitivity": ".api",
     "space": ".api",
     "verify": ".api",
     "EnergyMeter": ".targets.energy",
@@ -73,6 +74,7 @@ __all__ = [
     "measure",
     "parse_pipeline",
     "profile",
+    "sensitivity",
     "space",
     "verify",
 ]

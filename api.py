@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from .search.config import Settings
     from .search.observer import Observer
     from .search.run import Result
+    from .search.sensitivity import Sensitivity
     from .search.survey import Survey
     from .search.verify import Check
     from .targets.artifact import Artifact
@@ -510,6 +512,7 @@ def search_task(
     from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
     from .search.judge import TaskJudge, keep_measurements
+    from .search.probing import task_sensitivity
     from .search.protocols import Problem
     from .search.run import search
     from .targets import target_named
@@ -533,9 +536,55 @@ def search_task(
     judge = TaskJudge(task, network, target, conditions, chosen.isolate, keep_measurements(output))
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
-    problem = Problem(task.name, task.source, builder, judge, target.name, task.words, versions=versions())
+    problem = Problem(
+        task.name,
+        task.source,
+        builder,
+        judge,
+        target.name,
+        task.words,
+        versions=versions(),
+        sensitivity=partial(task_sensitivity, builder),
+    )
     with closing(judge):
         return search(problem, settings, output, observer)
+
+
+def sensitivity(
+    model: str | Path | Task,
+    *,
+    weights: str | None = None,
+    activations: str | None = None,
+    samples: int = 256,
+    seed: int = 0,
+) -> Sensitivity:
+    """How much each format does to each layer alone, all others in real numbers.
+
+    Args:
+        model: what `load_task` takes, or a task; one that is untrained is trained first.
+        weights: formats of weights, as in a rule of the search space: `i2..i8`, `[i4, i8]`.
+        activations: formats of layers' inputs; where neither is given, both are what a search chooses from.
+        samples: how many to look at.
+        seed: of the training.
+
+    Raises:
+        UsageError: a format does not exist, or there are no samples.
+        NascError: the model cannot be lowered.
+    """
+    from .compiler.frontend.lower import lower_task
+    from .compiler.training import trained_checkpoint
+    from .search.builder import TaskBuilder
+    from .search.probing import task_sensitivity
+    from .search.space import build_space
+    from .search.space_rules import default_rules, parse_rule
+
+    task = load_task(model) if isinstance(model, str | Path) else model
+    if task.untrained:
+        task = trained_checkpoint(task if seed == 0 else task.with_seed(seed)).task
+    builder = TaskBuilder(task, lower_task(task), seed, lambda run: {})
+    asked = [f"{part}={formats}" for part, formats in (("weights", weights), ("activations", activations)) if formats]
+    rules = [parse_rule(f"each *: {', '.join(asked)}")] if asked else default_rules(widths=False)
+    return task_sensitivity(builder, build_space(builder.graph, rules), samples)
 
 
 def versions() -> dict[str, str]:

@@ -4,8 +4,8 @@
 
 Every candidate draws each width uniformly between 0.25 and 1.5 of its size, and for each layer whether it computes on 8
 bits or in float. Each is measured in turns with the source network, and profiled. The model is fitted to the first ones
-and predicts the others; so does a line through their multiply-additions. The candidates predicted have no part in
-either fit. `--load` evaluates an earlier run's file again.
+(those whose profile was not disturbed) and predicts the others; so does a line through their multiply-additions, fitted
+to all of the first. The candidates predicted have no part in either fit. `--load` evaluates an earlier run's file.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from nasc.ir import layers, parse, text
 from nasc.targets import static_cost, target_named
 from nasc.targets.bench import example_arrays
 from nasc.targets.latency import LatencyMeter
-from nasc.targets.latency_model import Example, LatencyModel, fit, spearman, spent, work_of
+from nasc.targets.latency_model import Example, LatencyModel, disturbed, fit, spearman, spent, work_of
 from nasc.targets.profile import kernels_of
 
 TARGET = target_named("onnxruntime:cpu")
@@ -144,7 +144,12 @@ def main() -> int:
         options.json.write_text(json.dumps(records))
     examples = examples_of(records)
     start_s = time.perf_counter()
-    model: LatencyModel = fit(examples[: options.learn])
+    sound = [
+        example
+        for record, example in zip(records[: options.learn], examples, strict=False)
+        if not disturbed(record["kernels_s"], record["ratio"] * record["reference_s"])
+    ]
+    model: LatencyModel = fit(sound)
     fit_s = time.perf_counter() - start_s
     tested = examples[options.learn :]
     measured_s = np.array([e.latency_s for e in tested])
@@ -154,7 +159,7 @@ def main() -> int:
     ours = evaluated("model", np.array([p.seconds for p in predictions]), measured_s)
     line = evaluated("MACs", by_macs(records, examples, options.learn)[options.learn :], measured_s)
     print(f"{len(tested)} candidates of ResNet-18, {min(measured_s) * 1e3:.2f} to {max(measured_s) * 1e3:.2f} ms; "
-          f"fitted to {options.learn} others in {fit_s:.2f} s, {each_s * 1e3:.2f} ms per prediction")  # fmt: skip
+          f"fitted to {len(sound)} of {options.learn} others in {fit_s:.1f} s, {each_s * 1e3:.2f} ms each")  # fmt: skip
     for row in (ours, line):
         print("  ".join(f"{key} {value}" for key, value in row.items()))
     inside = np.mean([p.low <= s <= p.high for p, s in zip(predictions, measured_s, strict=True)])

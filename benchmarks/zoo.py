@@ -54,15 +54,11 @@ def line(model: ZooModel, asked: Asked) -> dict[str, Any]:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     try:
-        found = survey(model, seed=asked.seed, proofs=asked.proofs).as_dict()
+        found = survey(model, seed=asked.seed, proofs=asked.proofs, emission=asked.emission).as_dict()
     except Exception as error:  # a fault is what the table is there to show
         last = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {str(error)[:500]} [{Path(last.filename).name}:{last.lineno}]"
         found = Row(model.name, fault=text).as_dict()
-    if asked.emission and not found["fault"]:
-        from zoo.emission import emission
-
-        found["emission"] = emission(model, seed=asked.seed)
     if asked.peers:
         found["peers"] = {"torch.onnx": torch_onnx(model), "torch-pruning": torch_pruning(model)}
     return found
@@ -137,11 +133,13 @@ def shown(row: dict[str, Any]) -> str:
         return f"{name} {row['fault']}"
     proofs = " ".join(f"{n[0]}:{p}" for n, p in row["proofs"].items())
     raw = " ".join(f"{k}x{n}" for k, n in row["raw"].items())
-    more = [str(row[k]) for k in ("emission", "peers") if k in row]
+    emitted = row.get("emission")
+    more = [f"onnx {max(emitted['errors'], default=float('nan')):.0e} {emitted['fault']}"] if emitted else []
+    more += [f"{k}: {v}" for k, v in row.get("peers", {}).items()]
     return (
         f"{name} {row['parameters'] / 1e6:7.2f}M export {row['export_s']:6.2f} s lower {row['lower_s']:5.2f} s "
         f"error {row['error']:.0e} widths {row['widths']:4} share {row['share']:6.1%} "
-        f"{'' if row['dynamic'] else 'static '}{proofs} {raw} {' '.join(more)}".rstrip()
+        f"{'' if row['dynamic'] else 'static '}{proofs} {raw} {', '.join(more)}".rstrip()
     )
 
 
@@ -180,7 +178,7 @@ def summary(rows: list[dict[str, Any]]) -> None:
         lowers = sum(not r["fault"] and r["error"] <= 1e-4 for r in here)
         free = sum(not r["fault"] and r["share"] >= 0.9 for r in here)
         proved = sum(bool(r["proofs"]) and all(p.startswith("holds") for p in r["proofs"].values()) for r in here)
-        emits = sum(r.get("emission", {}).get("error", 1.0) <= 1e-3 for r in here)
+        emits = sum(bool(r.get("emission") and r["emission"]["agrees"]) for r in here)
         print(
             f"{source}: {len(here)} networks, {lowers} lower and equal eager, {free} with 90 % under free widths, "
             f"{proved} proved, {emits} equal under ONNX Runtime"

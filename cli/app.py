@@ -78,9 +78,10 @@ from . import (  # noqa: E402  (commands register themselves on `app`)
     measure,
     profile,
     rewrite,
+    sensitivity,
     space,
     targets,
     verify,
 )
 
-COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, space, targets, verify)
+COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, sensitivity, space, targets, verify)

@@ -89,6 +89,9 @@ class SearchSettings(Section):
     seeds: bool = Field(
         default=True, description="try uniform bits and the least damaging mixtures before asking the strategy"
     )
+    sensitivity_samples: int = Field(
+        default=256, ge=0, description="samples on which each choice is tried alone before the search; 0: not"
+    )
     forecast: bool = Field(
         default=False,
         description="forecast latency from the profiles of measured candidates, and do not measure those surely beaten",

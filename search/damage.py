@@ -1,8 +1,9 @@
 """How much each choice of bits hurts: a small model, fitted to what was told, that says which mixture to try next.
 
-Rounding to b bits adds noise of power proportional to 4^-b (Bennett, Bell System Technical Journal 27, 1948), and to
-first order the noise of several tensors adds up. So the hurt of a candidate is a sum over its knobs of a weight times
-4^-b, with weights that are found from the trials by least squares without negative weights.
+To first order the noise of several tensors adds up. So the hurt of a candidate is a sum over its knobs of a weight
+times the knob's noise, with weights that are found from the trials by least squares without negative weights. What the
+noise of a choice is was measured for each choice alone (`sensitivity`); where it was not, it is 4^-b for b bits
+(Bennett, Bell System Technical Journal 27, 1948).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import numpy as np
 from ..ir import format_named
 from .space import Assignment, Knob, Space, amount
 
+Table = Mapping[str, Mapping[str, float]]
+"""By knob and choice, what the choice hurts alone."""
 _FLOAT_BITS = format_named("f32").bits
 SWEEPS = 400
 PAIRS_LIMIT = 24
@@ -26,6 +29,8 @@ REACH = 0.7
 """How far a miss counts: its weight falls by e for so much distance in places of choices."""
 PRIOR = 0.3
 """Weight of the plain sum against the misses of neighbours."""
+PULL = 0.5
+"""How strongly weights of measured noise are held at 1: that of one trial whose hurt is known to half of itself."""
 AROUND = 3
 """How many steps of the walk on either side of the limit are starting points for moves."""
 
@@ -42,6 +47,7 @@ class DamageModel:
         weights: by knob, hurt per unit of noise power.
         misses: by what factor (its logarithm) candidates that were told hurt more than the sum says, each with the
             places of its choices.
+        table: by knob and choice, the noise that was measured; None where nothing was.
     """
 
     space: Space
@@ -50,10 +56,15 @@ class DamageModel:
     offset: float
     weights: Mapping[str, float]
     misses: tuple[tuple[tuple[int, ...], float], ...] = ()
+    table: Table | None = None
 
     @staticmethod
     def fitted(
-        space: Space, macs: Mapping[str, float], start: Assignment, told: Sequence[tuple[Assignment, float]]
+        space: Space,
+        macs: Mapping[str, float],
+        start: Assignment,
+        told: Sequence[tuple[Assignment, float]],
+        table: Table | None = None,
     ) -> DamageModel | None:
         """The model that fits what was told, in relative terms, so that small hurts count as much as large ones.
 
@@ -62,17 +73,23 @@ class DamageModel:
             macs: multiply-adds of each layer.
             start: where walks begin.
             told: assignments with their hurt; the start must be among them.
+            table: what choices were measured to hurt alone, in the same units.
         """
         origin = next((hurt for assignment, hurt in told if assignment == start), None)
         knobs = _formats(space)
         if origin is None or not knobs:
             return None
         others = [(a, hurt) for a, hurt in told if a != start]
-        noise = np.array([[_noise(k, a) - _noise(k, start) for k in knobs] for a, _ in others]).reshape(-1, len(knobs))
+        noise = np.array([[_noise(k, a, table) - _noise(k, start, table) for k in knobs] for a, _ in others])
         hurts = np.array([hurt - origin for _, hurt in others])
         scale = np.abs(hurts) + abs(origin) + 1e-12
-        found = non_negative(noise / scale[:, None], hurts / scale) if len(others) else np.zeros(len(knobs))
-        plain = DamageModel(space, macs, start, origin, {k.name: float(w) for k, w in zip(knobs, found, strict=True)})
+        rows, goal = noise.reshape(-1, len(knobs)) / scale[:, None], hurts / scale
+        if table is not None:
+            rows = np.concatenate([rows, PULL * np.eye(len(knobs))])
+            goal = np.concatenate([goal, np.full(len(knobs), PULL)])
+        found = non_negative(rows, goal) if len(goal) else np.zeros(len(knobs))
+        weights = {k.name: float(w) for k, w in zip(knobs, found, strict=True)}
+        plain = DamageModel(space, macs, start, origin, weights, table=table)
         misses = tuple((plain.place(a), plain.miss(a, hurt)) for a, hurt in told)
         return replace(plain, misses=misses)
 
@@ -84,7 +101,7 @@ class DamageModel:
     def hurt(self, assignment: Assignment) -> float:
         """What a candidate is thought to hurt: the sum over its knobs, corrected as its neighbours were missed."""
         plain = self.offset + sum(
-            self.weights[k.name] * (_noise(k, assignment) - _noise(k, self.start)) for k in self.knobs
+            self.weights[k.name] * (self.noise(k, assignment) - self.noise(k, self.start)) for k in self.knobs
         )
         if not self.misses or plain <= 0:
             return plain
@@ -92,6 +109,14 @@ class DamageModel:
         weights = [math.exp(-math.dist(place, other) / REACH) for other, _ in self.misses]
         missed = sum(w * miss for w, (_, miss) in zip(weights, self.misses, strict=True)) / (sum(weights) + PRIOR)
         return plain * math.exp(missed)
+
+    def noise(self, knob: Knob, assignment: Assignment) -> float:
+        """The noise of one knob's choice, before its weight."""
+        return _noise(knob, assignment, self.table)
+
+    def hurts(self) -> Table:
+        """By knob and choice, what it is thought to hurt by itself."""
+        return {k.name: {c: self.weights[k.name] * self.noise(k, {k.name: c}) for c in k.choices} for k in self.knobs}
 
     def place(self, assignment: Assignment) -> tuple[int, ...]:
         """The places of the knobs' choices, by which neighbours are near."""
@@ -126,7 +151,8 @@ class DamageModel:
                     continue
                 lower = amount(knob, knob.choices[at - 1])
                 saved = sum(self._saved(bits, target, knob, lower) for target in knob.targets)
-                added = self.weights[knob.name] * (4.0**-lower - _noise(knob, current))
+                less = {knob.name: knob.choices[at - 1]}
+                added = self.weights[knob.name] * (self.noise(knob, less) - self.noise(knob, current))
                 if saved > 0 and (best is None or added / saved < best[0]):
                     best = (added / saved, knob)
             if best is None:
@@ -179,8 +205,11 @@ def _formats(space: Space) -> tuple[Knob, ...]:
     return tuple(k for k in space.free if k.part in ("weights", "activations"))
 
 
-def _noise(knob: Knob, assignment: Assignment) -> float:
-    return 4.0 ** -amount(knob, assignment[knob.name])
+def _noise(knob: Knob, assignment: Assignment, table: Table | None) -> float:
+    choice = assignment[knob.name]
+    if table is not None and knob.name in table:
+        return table[knob.name][choice]
+    return 4.0 ** -amount(knob, choice)
 
 
 def non_negative(rows: np.ndarray, goal: np.ndarray) -> np.ndarray:

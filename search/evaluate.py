@@ -158,7 +158,8 @@ class _Climb:
         if self.ended or self.record.forecast is None or self.ladder.epochs:
             return
         ladder = self.ladder
-        reason = beaten(self.record, self.record.forecast, self.known, ladder.objectives, ladder.confidence)
+        baseline = ladder.baseline["latency"]
+        reason = beaten(self.record, self.record.forecast, self.known, ladder.objectives, baseline, ladder.confidence)
         if reason is not None:
             self.end(reason)
 
@@ -176,13 +177,12 @@ class _Climb:
         self.learn({m: replace(f, notes=(*(n for n in f.notes if n != note), note)) for m, f in shared.items()})
 
     def teach(self, network: Any) -> None:
-        """Let the forecast learn from a candidate that was measured: its ratio to the source network, op by op."""
+        """Let the forecast learn from a candidate that was measured, op by op."""
         forecast, latency = self.ladder.forecast, self.record.figures.get("latency")
         if forecast is None or latency is None:
             return
-        judge, baseline = self.ladder.judge, self.ladder.baseline["latency"]
-        latency_s = latency.value if latency.ratio is None else latency.ratio * baseline.value
-        forecast.learn(judge.work(network), judge.spent(network), latency_s)
+        judge = self.ladder.judge
+        forecast.learn(judge.work(network), judge.spent(network), latency)
 
     def report(self, epoch: int, figures: Figures) -> bool:
         """Whether to stop training: after as many epochs another network of no greater cost was clearly better.

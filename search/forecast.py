@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ..targets.latency_model import FEWEST, Example, LatencyModel, OpWork, fit, spearman
+from ..targets.latency_model import FEWEST, Example, LatencyModel, OpWork, disturbed, fit, spearman
 from .figures import Figure, clearly_better, value_text
 from .files import append_line
 from .objectives import Constraint, Objective
@@ -22,6 +22,8 @@ from .records import Record
 EXAMPLES = "forecast.jsonl"
 """One line per candidate that was measured and profiled."""
 LATENCY = "latency"
+GROWTH = 1.2
+"""The model is fitted anew when there are so many times the examples of the last fit."""
 
 
 @dataclass
@@ -30,26 +32,30 @@ class Forecast:
 
     Args:
         output: folder where examples are kept, so that a continued search knows them.
+        baseline: the source network's latency. Other latencies are taken as their ratio to it, measured in turns,
+            times this one, so that a machine that becomes slower or faster meanwhile changes nothing.
         examples: the candidates that were measured and profiled.
         pairs: forecasts and what was measured afterwards, in seconds.
         unmeasured: candidates that a forecast ended.
     """
 
     output: Path
+    baseline: Figure
     examples: list[Example] = field(default_factory=list[Example])
     pairs: list[tuple[float, float]] = field(default_factory=list[tuple[float, float]])
     unmeasured: int = 0
     _model: LatencyModel | None = None
 
     @staticmethod
-    def opened(output: Path, records: Sequence[Record]) -> Forecast:
+    def opened(output: Path, baseline: Figure, records: Sequence[Record]) -> Forecast:
         """The forecast of a new search, or of one that goes on.
 
         Args:
             output: the search's folder.
+            baseline: the source network's latency.
             records: the trials that were told.
         """
-        found = Forecast(output)
+        found = Forecast(output, baseline)
         path = output / EXAMPLES
         if path.is_file():
             lines = path.read_text(encoding="utf-8").splitlines()
@@ -67,7 +73,7 @@ class Forecast:
         """
         if len(self.examples) < FEWEST:
             return None
-        if self._model is None:
+        if self._model is None or len(self.examples) >= GROWTH * self._model.examples:
             self._model = fit(self.examples)
         found = self._model.predict(work)
         if found.unknown:
@@ -75,18 +81,20 @@ class Forecast:
         note = f"forecast from the profiles of {len(self.examples)} networks"
         return Figure(found.seconds, "estimated", low=found.low, high=found.high, notes=(note,))
 
-    def learn(self, work: Sequence[OpWork], times_s: Mapping[str, float], latency_s: float) -> None:
-        """Take in a candidate that was measured.
+    def learn(self, work: Sequence[OpWork], times_s: Mapping[str, float], latency: Figure) -> None:
+        """Take in a candidate that was measured, unless its profile was disturbed.
 
         Args:
             work: what its ops have to do.
-            times_s: what each op took, in any unit: they are made to add up to the latency.
-            latency_s: as it was measured.
+            times_s: what each op took by the profiler; they are made to add up to the latency.
+            latency: as it was measured.
         """
+        if disturbed(times_s, latency.value):
+            return
+        latency_s, _ = in_turns(latency, self.baseline)
         scale = latency_s / (sum(times_s.values()) or 1.0)
         example = Example(tuple(work), {name: time_s * scale for name, time_s in times_s.items()}, latency_s)
         self.examples.append(example)
-        self._model = None
         append_line(self.output / EXAMPLES, as_dict(example))
 
     def told(self, record: Record) -> None:
@@ -94,7 +102,7 @@ class Forecast:
         if record.forecast is None:
             return
         if LATENCY in record.figures:
-            self.pairs.append((record.forecast.value, record.figures[LATENCY].value))
+            self.pairs.append((record.forecast.value, in_turns(record.figures[LATENCY], self.baseline)[0]))
         elif record.state == "pruned" and record.reason is not None and record.reason.startswith(REASON):
             self.unmeasured += 1
 
@@ -111,6 +119,14 @@ class Forecast:
         return text
 
 
+def in_turns(latency: Figure, baseline: Figure) -> tuple[float, float]:
+    """A latency and the upper end of its interval, by their ratio to the baseline where that was measured."""
+    if latency.ratio is not None:
+        high = latency.ratio if latency.ratio_high is None else latency.ratio_high
+        return latency.ratio * baseline.value, high * baseline.value
+    return latency.value, latency.value if latency.high is None else latency.high
+
+
 REASON = "forecast: "
 """How the reason of a candidate begins that a forecast ended."""
 
@@ -125,7 +141,12 @@ def missed(constraints: Sequence[Constraint], forecast: Figure, baseline: Figure
 
 
 def beaten(
-    record: Record, forecast: Figure, known: Sequence[Record], objectives: Sequence[Objective], confidence: float
+    record: Record,
+    forecast: Figure,
+    known: Sequence[Record],
+    objectives: Sequence[Objective],
+    baseline: Figure,
+    confidence: float,
 ) -> str | None:
     """The trial that is clearly better in quality, no worse in other costs, and faster than the better end of a
     forecast, as a reason; None where there is none.
@@ -135,6 +156,7 @@ def beaten(
         forecast: its latency to expect.
         known: trials that were told.
         objectives: what is searched for; latency among them, to be small.
+        baseline: the source network's latency.
         confidence: of clear differences.
     """
     wanted = {o.metric.name: o for o in objectives}
@@ -146,8 +168,7 @@ def beaten(
     for other in known:
         if not other.feasible or LATENCY not in other.figures:
             continue
-        latency = other.figures[LATENCY]
-        slowest = latency.value if latency.high is None else latency.high
+        _, slowest = in_turns(other.figures[LATENCY], baseline)
         if slowest < forecast.low and all(_no_worse(other, record, o, confidence) for o in others):
             return f"{REASON}{_shown(wanted[LATENCY].metric, forecast)}; trial {other.label} is better and faster"
     return None

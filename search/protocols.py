@@ -10,6 +10,8 @@ from typing import Any, Literal, Protocol, TypeVar
 from ..ir import Graph, NascError
 from ..targets.latency_model import OpWork
 from .figures import Figures, Metric
+from .sensitivity import Sensitivity
+from .space import Space
 
 Split = Literal["validation", "confirmation", "test"]
 """Which samples a quality is taken on.
@@ -207,6 +209,7 @@ class Problem:
         words: what the command line said beside the source, `--input 1x3x64x64`.
         command: the words that start this search again, without `--output`.
         versions: of what took part, by name.
+        sensitivity: measures what each choice of a space hurts alone, on so many samples; None: nobody can.
     """
 
     name: str
@@ -217,6 +220,7 @@ class Problem:
     words: tuple[str, ...] = ()
     command: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict[str, str])
+    sensitivity: Callable[[Space, int], Sensitivity] | None = None
 
     @property
     def quality(self) -> Metric:

@@ -11,6 +11,8 @@ from typing import Any
 
 from ..compiler.analyses.branches import branches
 from ..ir.errors import NascError, UsageError
+from .allocation import Proposals
+from .budgets import allocator, largest_budget, saved
 from .config import Settings
 from .evaluate import Ladder
 from .figures import Figures, as_dict, of_dict
@@ -28,7 +30,8 @@ from .protocols import Problem
 from .records import Record
 from .result import Result
 from .seeds import REFERENCE, Plan
-from .space import Space, build_space
+from .sensitivity import Sensitivity
+from .space import FORMAT_PARTS, Space, build_space
 from .space_rules import parse_rule
 from .strategies import check_strategy, parameters
 from .study import OpenStudy
@@ -87,8 +90,8 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         settings.training.epochs,
     )
     if settings.search.forecast and "latency" in wanted.measured:
-        ladder = replace(ladder, forecast=Forecast.opened(study.output, study.records))
-    plan = _plan(problem, settings, space)
+        ladder = replace(ladder, forecast=Forecast.opened(study.output, baseline["latency"], study.records))
+    plan = _plan(problem, settings, space, wanted, baseline, _sensitivity(problem, settings, space, study, observer))
     notices = [*wanted.notices, *space.left_out]
     trials = Trials(
         study=study,
@@ -100,6 +103,7 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
         plan=plan if settings.search.seeds else None,
         observer=_Writing(observer, study.output, notices),
         deadline=None if settings.search.time_limit_s is None else time.monotonic() + settings.search.time_limit_s,
+        proposals=_proposals(problem, settings, plan, wanted, baseline),
     )
     observer.opened(
         Opening(
@@ -194,6 +198,7 @@ def identity(problem: Problem, settings: Settings, space: Space) -> dict[str, st
         "space": f"{space.size:,} configurations, {space.digest[:16]}",
         "strategy": chosen.strategy,
         "seeds": str(chosen.seeds).lower(),
+        "sensitivity": f"{chosen.sensitivity_samples} samples" if chosen.seeds or chosen.strategy == "ilp" else "none",
         "seed": str(settings.seed),
         "forecast": str(chosen.forecast).lower(),
         "confidence": f"{chosen.confidence:g}",
@@ -225,12 +230,53 @@ def _opened(problem: Problem, settings: Settings, study: OpenStudy, observer: Ob
     return of_dict(kept["baseline"]), Goals.of(kept["goals"], problem.judge.metrics)
 
 
-def _plan(problem: Problem, settings: Settings, space: Space) -> Plan:
+def _sensitivity(
+    problem: Problem, settings: Settings, space: Space, study: OpenStudy, observer: Observer
+) -> Sensitivity | None:
+    """What each choice hurts alone: from the study, or measured now; None where nobody asks for it or can say."""
+    samples = settings.search.sensitivity_samples
+    asked = settings.search.seeds or settings.search.strategy == "ilp"
+    if problem.sensitivity is None or not samples or not asked or not any(k.part in FORMAT_PARTS for k in space.free):
+        return None
+    if (kept := study.recall("sensitivity")) is not None:
+        return Sensitivity.of_dict(kept)
+    observer.stage("what each choice of bits hurts alone")
+    found = problem.sensitivity(space, samples)
+    study.remember("sensitivity", found.as_dict())
+    return found
+
+
+def _plan(
+    problem: Problem,
+    settings: Settings,
+    space: Space,
+    wanted: Goals,
+    baseline: Figures,
+    sensitive: Sensitivity | None,
+) -> Plan:
     builder, quality = problem.builder, problem.quality
     costs = problem.judge.layers(builder.structure(space.pipeline(space.largest)))
     tolerance = parse_tolerance(settings.search.tolerance or TOLERANCE.get(quality.dimension, "2%"), quality)
     macs = {layer: cost.get("macs", 0.0) for layer, cost in costs.items()}
-    return Plan(space, quality, tolerance, macs, settings.search.trials)
+    plan = Plan(space, quality, tolerance, macs, settings.search.trials)
+    if sensitive is None:
+        return plan
+    start = plan.reference() or plan.uniform(8, 8)
+    solver, _ = allocator(problem, space, start, saved(wanted, space), baseline)
+    by_loss = sensitive.slope is not None and any(m.name == "loss" for m in problem.judge.metrics)
+    comparable = by_loss or quality.dimension == "decibel"
+    return replace(plan, table=sensitive.hurts() if comparable else None, allocator=solver)
+
+
+def _proposals(problem: Problem, settings: Settings, plan: Plan, wanted: Goals, baseline: Figures) -> Proposals | None:
+    """Who proposes candidates in place of Optuna."""
+    if settings.search.strategy != "ilp" or not plan.formats:
+        return None
+    name, start = saved(wanted, plan.space), plan.reference() or plan.uniform(8, 8)
+    solver, apart = allocator(problem, plan.space, start, name, baseline)
+    value = baseline[plan.quality.name].value
+    most = largest_budget(wanted, name, baseline, apart)
+    return Proposals(solver, lambda records: plan.thought(records, value), most)
 
 
 def _reference(

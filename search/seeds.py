@@ -1,8 +1,9 @@
 """What the search tries before it asks a strategy: uniform bits, what each choice does alone, and the best mixtures.
 
-One trial per choice says how much each hurts. A walk from many bits to few gives mixtures that lose least for what they
-save, a bisection finds how far to walk, and a model of what hurts, fitted again after every trial, proposes mixtures
-right at the limit of what may be lost.
+How much each choice hurts alone is measured on a few samples before (`sensitivity`), or found by one trial per choice.
+Mixtures that lose least for what they cost come from an integer program (`allocation`), or a walk from many bits down;
+a bisection finds how far to go, and a model of what hurts, fitted again after every trial, proposes mixtures right at
+the limit of what may be lost.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .damage import DamageModel
+from .allocation import Allocator
+from .damage import DamageModel, Table
 from .figures import Figure, Metric
 from .objectives import Constraint
 from .records import Record
@@ -23,6 +25,8 @@ UNIFORM = ((6, 8), (6, 6), (4, 8))
 PROBE = 4
 """Bits at which each choice is tried alone."""
 BISECTIONS = 5
+RUNGS = 32
+"""Budgets among which the bisection looks, in equal ratios from the dearest mixture to the cheapest."""
 SHARE = 0.4
 """Share of the paid trials that probing each choice alone may take; beyond it the strategy starts without."""
 PROPOSED = 0.3
@@ -54,6 +58,8 @@ class Plan:
         tolerance: how much of it may be lost.
         macs: multiply-adds of each layer.
         trials: how many candidates the search pays for.
+        table: by knob and choice, what it was measured to hurt alone; None where that was not measured.
+        allocator: finds the mixture that hurts least within a budget.
     """
 
     space: Space
@@ -61,6 +67,8 @@ class Plan:
     tolerance: Constraint
     macs: Mapping[str, float]
     trials: int
+    table: Table | None = None
+    allocator: Allocator | None = None
 
     @property
     def formats(self) -> tuple[Knob, ...]:
@@ -92,6 +100,15 @@ class Plan:
                     return 1
 
         return self.space.nearest(wanted)
+
+    def thought(self, records: Sequence[Record], baseline: float) -> Table:
+        """By knob and choice, what it is thought to hurt after these trials."""
+        start, seeds = self.reference() or self.uniform(8, 8), _Seeds(self, records, Figure(baseline))
+        hurts = [(r.assignment, hurt) for r in records if r.paid and (hurt := seeds.hurt(r)) is not None]
+        model = DamageModel.fitted(self.space, self.macs, start, hurts, self.table)
+        if model is None:
+            model = DamageModel(self.space, self.macs, start, 0.0, {k.name: 1.0 for k in self.formats}, (), self.table)
+        return model.hurts()
 
     def next(self, records: Sequence[Record], baseline: float) -> Seed | None:
         """The first seed that has not been told, or None when the strategy is to go on alone.
@@ -127,14 +144,16 @@ class _Seeds:
         yield Seed(start, REFERENCE)
         for weights, activations in UNIFORM[: max(1, plan.trials // 4)]:
             yield Seed(plan.uniform(weights, activations), f"uniform {weights} and {activations} bits")
-        probes = [(knob, self.probe(start, knob)) for knob in plan.formats]
-        if not probes or len(probes) > SHARE * plan.trials:
-            return
-        for knob, assignment in probes:
-            yield Seed(assignment, f"{knob.name} alone")
-        alone = [start, *(assignment for _, assignment in probes)]
+        alone = [start]
+        if plan.table is None:
+            probes = [(knob, self.probe(start, knob)) for knob in plan.formats]
+            if not probes or len(probes) > SHARE * plan.trials:
+                return
+            for knob, assignment in probes:
+                yield Seed(assignment, f"{knob.name} alone")
+            alone += [assignment for _, assignment in probes]
         hurts = [(a, hurt) for a in alone if (hurt := self.hurt(self.told.get(plan.space.index(a)))) is not None]
-        model = DamageModel.fitted(plan.space, plan.macs, start, hurts)
+        model = DamageModel.fitted(plan.space, plan.macs, start, hurts, plan.table)
         if model is None:
             return
         yield from self.bisected(model)
@@ -172,15 +191,23 @@ class _Seeds:
         return None if fitted is None or fitted.slope == 0 else lost / abs(fitted.slope)
 
     def bisected(self, model: DamageModel) -> Iterator[Seed]:
-        """How far to walk: halve between the last that is good enough and the first that is not."""
-        walk = model.walk()
-        good, bad = 0, len(walk)
+        """How far to go: halve between the last that is good enough and the first that is not."""
+        allocator = self.plan.allocator
+        walk = model.walk() if allocator is None or self.plan.table is None else []
+        good, bad = 0, len(walk) or RUNGS
         for _ in range(BISECTIONS):
             if bad - good <= 1:
                 return
             middle = (good + bad) // 2
-            yield Seed(walk[middle], "least hurt per bit operation saved")
-            record = self.told.get(self.plan.space.index(walk[middle]))
+            if allocator is None or self.plan.table is None:
+                found, origin = walk[middle], "least hurt per bit operation saved"
+            else:
+                found = allocator.allocate(self.plan.table, allocator.budget(middle / RUNGS))
+                origin = "least hurt within a budget"
+            if found is None:
+                return
+            yield Seed(found, origin)
+            record = self.told.get(self.plan.space.index(found))
             if record is None:
                 return
             good, bad = (middle, bad) if self.good(record) else (good, middle)
@@ -204,6 +231,6 @@ class _Seeds:
         hurts = [(r.assignment, hurt) for r in self.records if r.paid and (hurt := self.hurt(r)) is not None]
         if limit is None:
             return
-        model = DamageModel.fitted(self.plan.space, self.plan.macs, start, hurts)
+        model = DamageModel.fitted(self.plan.space, self.plan.macs, start, hurts, self.plan.table)
         if model is not None and (found := model.proposal(limit, set(self.told))) is not None:
             yield Seed(found, origin)

@@ -28,6 +28,7 @@ STRATEGIES: Mapping[str, str] = {
     "nsga3": "genetic search for many objectives (NSGA-III)",
     "gp": "Gaussian process; good with few trials",
     "cma-es": "covariance matrix adaptation; one objective only",
+    "ilp": "an integer program: the bits that hurt least within a budget, by what each choice hurts alone",
 }
 GRID_LIMIT = 100_000
 """Configurations up to which `grid` makes its list."""
@@ -115,6 +116,7 @@ def sampler(name: str, space: Space, seed: int, told: int) -> BaseSampler:
             "nsga2": lambda: samplers.NSGAIISampler(seed=fresh, population_size=POPULATION),
             "nsga3": lambda: samplers.NSGAIIISampler(seed=fresh, population_size=POPULATION),
             "gp": lambda: samplers.GPSampler(seed=fresh, warn_independent_sampling=False),
+            "ilp": lambda: samplers.RandomSampler(seed=fresh),  # for widths and biases, and when budgets give no more
             "cma-es": lambda: samplers.CmaEsSampler(
                 seed=fresh, warn_independent_sampling=False, with_margin=True, consider_pruned_trials=False
             ),

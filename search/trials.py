@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..ir.errors import NascError
+from .allocation import Proposals
 from .evaluate import Ladder, failed
 from .objectives import values
 from .observer import Observer
@@ -36,6 +37,7 @@ class Trials:
         plan: what is tried before the strategy is asked; None: nothing.
         observer: is told.
         deadline: when to stop, on `time.monotonic`; None: never.
+        proposals: who proposes in place of Optuna (the strategy `ilp`); None: nobody.
     """
 
     study: OpenStudy
@@ -47,6 +49,7 @@ class Trials:
     plan: Plan | None
     observer: Observer
     deadline: float | None = None
+    proposals: Proposals | None = None
     tried: set[int] = field(default_factory=set[int])
 
     def __post_init__(self) -> None:
@@ -106,6 +109,8 @@ class Trials:
             return ask(seed.origin, seed.assignment)
         if (stopped := self._interrupted(known)) is not None:
             return ask(self.strategy, stopped)
+        if self.proposals is not None and (found := self.proposals.next(self.study.records, self.tried)) is not None:
+            return ask(self.strategy, found)
         if self._repeats() < PATIENCE:
             return ask(self.strategy)
         self.observer.notice(

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-DRESSING = re.compile(r"^fused |_nchwc$|_token_[0-9]+$|/duplicated$|_fused$|_quant$")
+DRESSING = re.compile(r"^fused |_nchwc$|_token_[0-9]+$|/duplicated$|/[A-Za-z]*Fusion[A-Za-z]*$|_fused$|_quant$")
 """What ONNX Runtime puts around the names of nodes and values that it merges, copies or lays out anew."""
 
 COPY = "/duplicated"

@@ -62,6 +62,20 @@ class Example:
     latency_s: float
 
 
+DISTURBED = 1.5
+"""Kernels that together take so many times the latency were held up: such a profile teaches nothing."""
+
+
+def disturbed(times_s: Mapping[str, float], latency_s: float) -> bool:
+    """Whether a profile was taken while something else held the network up.
+
+    Args:
+        times_s: of the ops, by the profiler.
+        latency_s: of the whole, measured at about the same time without it.
+    """
+    return sum(times_s.values()) > DISTURBED * latency_s
+
+
 @dataclass(frozen=True)
 class Prediction:
     """A predicted latency.
@@ -232,6 +246,10 @@ def shorter(kind: OpClass) -> Iterable[OpClass]:
     return (kind[:n] for n in range(len(kind), 0, -1))
 
 
+ROUNDS = 8
+"""Rounds of fitting, each with weights from the one before."""
+NEAR = 0.15
+"""Relative differences up to which a row counts in full."""
 FOLDS = 5
 """Parts that examples are divided into, to predict each part from the others."""
 FEWEST = 6
@@ -292,15 +310,31 @@ def fitted(examples: Sequence[Example]) -> dict[OpClass, tuple[float, ...]]:
 
 
 def priced(rows: Sequence[tuple[tuple[float, ...], float]]) -> tuple[float, ...]:
-    """Non-negative prices with the least sum of squared relative errors."""
+    """Non-negative prices that fit relative errors, and are not led astray by times that something disturbed.
+
+    Errors are taken relative to what the last round predicted, since relative to what was measured the least squares
+    would favour prices that are too low. Rows far off count by Huber's weights (Robust Estimation of a Location
+    Parameter, Ann. Math. Statist. 35, 1964), on ratios above and logarithms below.
+    """
     from scipy.optimize import nnls
 
     amounts = np.array([a for a, _ in rows])
     times_s = np.array([t for _, t in rows])
-    weights = 1 / np.maximum(times_s, LEAST_S)
     scales = np.abs(amounts).max(0)
     scales[scales == 0] = 1.0
-    found, _ = nnls(amounts / scales * weights[:, None], times_s * weights)
+    scaled = amounts / scales
+    expected = np.maximum(times_s, LEAST_S)
+    trust = np.ones(len(rows))
+    found = np.zeros(amounts.shape[1])
+    for _ in range(ROUNDS):
+        weights, last = trust / expected, found
+        found, _ = nnls(scaled * weights[:, None], times_s * weights)
+        if np.allclose(found, last, rtol=1e-3, atol=0.0):
+            break
+        expected = np.maximum(scaled @ found, LEAST_S)
+        ratio = np.maximum(times_s, LEAST_S) / expected
+        off = np.maximum(np.abs(np.log(ratio)), ratio - 1)
+        trust = np.sqrt(np.minimum(1.0, NEAR / np.maximum(off, NEAR)))
     return tuple(float(p) for p in found / scales)
 
 

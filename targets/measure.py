@@ -11,7 +11,7 @@ from ..ir import UsageError
 from ..ir.errors import did_you_mean
 from .artifact import Artifact
 from .base import Target
-from .latency import Latency
+from .latency import Flag, Latency
 from .statistics import Interval
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ LOADING_S = 120.0
 """How long loading the models may take by default, and a few calls of each."""
 REST_S = 15.0
 """What an energy meter needs beside its budget: rest before and after, and the windows that have begun."""
+TOO_FEW = "too few rounds for an interval"
 
 
 @dataclass(frozen=True)
@@ -121,7 +122,8 @@ class Measurement:
         """What was measured, its value, its interval: the lines of a table."""
         rows = [("size", f"{self.size_bytes:,} B", "exact")]
         if latency := self.latency:
-            rows.append(("latency, median", seconds(latency.median_s), interval(latency.ci, seconds)))
+            known = TOO_FEW if Flag.FEW_ROUNDS in latency.flags else ""
+            rows.append(("latency, median", seconds(latency.median_s), known or interval(latency.ci, seconds)))
             for name, value in (("p90", latency.p90_s), ("p99", latency.p99_s)):
                 if value is not None:
                     rows.append((f"latency, {name}", seconds(value), f"{latency.n:,} calls"))
@@ -130,9 +132,8 @@ class Measurement:
             if latency.ratio is not None and latency.verdict is not None and latency.reference_s is not None:
                 rows.append(("baseline, median", seconds(latency.reference_s), ""))
                 found = latency.ratio
-                rows.append(
-                    ("ratio to baseline", f"{found.value:.3f} {latency.verdict.value}", interval(found.interval, plain))
-                )
+                told = f"{found.value:.3f} {latency.verdict.value}"
+                rows.append(("ratio to baseline", told, known or interval(found.interval, plain)))
         for name, energy in (("energy per call", self.energy), ("baseline, energy per call", self.baseline_energy)):
             if energy is not None:
                 rows += _energy_rows(name, energy)

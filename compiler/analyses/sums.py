@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from ...ir import SPECS, Graph, Op, widths_in
-from ...ir.axes import Axis, Product
+from ...ir.axes import Axis, Product, Sum
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Statistic:
     Args:
         widths: what it runs along.
         power: what the result is multiplied by when each channel has k copies, as a power of k: 0 for a mean, -1 for
-            a softmax, 1/2 for the length of a vector; None where it is no power of k.
+            a softmax, 1/2 for the length of a vector; None where it is no power of k, or widths lie side by side,
+            since the statistic sees how many copies one has against the other.
     """
 
     widths: frozenset[str]
@@ -130,5 +131,15 @@ def statistic_of(graph: Graph, op: Op) -> Statistic | None:
         power = 1 / order if order not in (0.0, float("inf"), float("-inf")) else 0.0 if order else None
     if op.kind in ("var", "std") and op.attribute("correction", 1) != 0:
         power = None
-    widths = frozenset(w for axis in axes(graph, op) for w in widths_in(axis))
+    along = tuple(axes(graph, op))
+    if any(map(_side_by_side, along)):
+        power = None
+    widths = frozenset(w for axis in along for w in widths_in(axis))
     return Statistic(widths, power) if widths else None
+
+
+def _side_by_side(axis: Axis) -> bool:
+    """Whether parts of different widths, or a width and a fixed part, are laid end to end."""
+    if isinstance(axis, Sum):
+        return len({tuple(sorted(widths_in(part))) for part in axis.terms}) > 1
+    return isinstance(axis, Product) and any(map(_side_by_side, axis.terms))

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Literal
 
-from ...ir import Encoding, Graph, Op, Step, Type, UsageError, fresh_name, layers, rebuilt
+from ...ir import Encoding, Graph, Op, Step, Type, UsageError, fresh_name, rebuilt
 from ...ir.errors import did_you_mean
 from ...ir.formats import format_named
 from ..network import Network
 from .base import Context, Pass, register
-from .quantize import MOVERS, retyped_movers
+from .integers import CLAMPS, carriers, integer_layers, settled, takes_codes
+from .pays import without_losses
+from .quantize import retyped_movers
 
-CLAMPS = ("relu", "relu6", "hardtanh", "clamp")
-"""Ops that runtimes do on codes: a layer's `quantize` comes behind them."""
-CARRIERS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
-            "adaptive_avg_pool2d", "adaptive_avg_pool3d", "leaky_relu", "sigmoid", "softmax")  # fmt: skip
-"""Ops without weights that have integer kernels if all that they read and give is integers."""
 BYTES = {
     "onnxruntime:cpu": Encoding(format_named("u8"), Step(zero=None)),
     "onnxruntime:tensorrt": Encoding(format_named("i8"), Step()),
@@ -48,6 +46,8 @@ class Place(Pass):
 
     Args:
         target: the target to suit.
+        only: `asked`: all layers stay as `quantize` left them; `faster`: a layer whose arithmetic saves less time in
+            integers than rounding what it reads and gives costs, by counting, is real again.
 
     Raises:
         UsageError: there is no such target.
@@ -56,12 +56,15 @@ class Place(Pass):
     """
 
     target: str = "onnxruntime:cpu"
+    only: Literal["asked", "faster"] = "asked"
 
     def __post_init__(self) -> None:
         known_target("place", self.target)
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
+        if self.only == "faster":
+            network = without_losses(network)
         graph = placed(network.graph, self.target)
         if graph is network.graph:
             return network
@@ -107,62 +110,6 @@ def signed(graph: Graph) -> Graph:
     return graph if tuple(ops) == graph.ops else retyped_movers(replace(graph, ops=tuple(ops)))
 
 
-def integer_layers(graph: Graph) -> tuple[Op, ...]:
-    """The layers whose input and stored weight are integers of at most 8 bits."""
-    return tuple(op for op in layers(graph) if all(_narrow(graph.types[name]) for name in op.inputs[:2]))
-
-
-def _narrow(type: Type) -> bool:
-    return type.integer and type.format.bits <= 8
-
-
-def carriers(graph: Graph) -> frozenset[str]:
-    """The ops between integer layers that can run on integers: all they read comes as integers, and what they give is
-    read as integers. Found by taking away what cannot until nothing changes."""
-    born = {op.name for op in integer_layers(graph)}
-    found = {
-        op.name
-        for op in graph.ops
-        if op.kind in CARRIERS and op.attribute("other") is None and op.attribute("input") is None
-    }
-    while True:
-        kept = {
-            name
-            for name in found
-            if all(_comes_as_integers(graph, value, born | found) for value in graph.producers[name].inputs)
-            and _read_as_integers(graph, name, found)
-        }
-        if kept == found:
-            return frozenset(found)
-        found = kept
-
-
-def _comes_as_integers(graph: Graph, name: str, sources: set[str]) -> bool:
-    """Whether a value is integers, is rounded for somebody anyway, or an integer kernel gives it."""
-    if _narrow(graph.types[name]) or any(_takes_codes(reader) for reader in graph.readers.get(name, ())):
-        return True
-    op = graph.producers.get(name)
-    if op is None:
-        return False
-    if op.name in sources:
-        return True
-    return op.kind in (*CLAMPS, *MOVERS) and _comes_as_integers(graph, op.inputs[0], sources)
-
-
-def _read_as_integers(graph: Graph, name: str, carried: set[str]) -> bool:
-    """Whether anything reads a value as integers, behind clamps and moves."""
-    for reader in graph.readers.get(name, ()):
-        if _takes_codes(reader) or reader.name in carried:
-            return True
-        if reader.kind in (*CLAMPS, *MOVERS) and _read_as_integers(graph, reader.name, carried):
-            return True
-    return False
-
-
-def _takes_codes(op: Op) -> bool:
-    return op.kind == "quantize" and _narrow(op.type) and op.type.format.family == "int"
-
-
 def wanted(graph: Graph, carried: frozenset[str]) -> Iterable[str]:
     """The values that must be rounded once for all who read them, in order, each once."""
     found: dict[str, None] = {}
@@ -174,14 +121,6 @@ def wanted(graph: Graph, carried: frozenset[str]) -> Iterable[str]:
         elif op.name in mine and (op.kind != "linear" or _breaks_linear(graph, op)):
             found[settled(graph, op.name)] = None
     return [name for name in found if not graph.types[name].quantized]
-
-
-def settled(graph: Graph, name: str) -> str:
-    """The value that stands for a result behind the clamps and moves that alone read it: where it is rounded."""
-    readers = graph.readers.get(name, ())
-    if name in graph.outputs or len(readers) != 1 or readers[0].kind not in (*CLAMPS, *MOVERS):
-        return name
-    return settled(graph, readers[0].name)
 
 
 def _breaks_linear(graph: Graph, op: Op) -> bool:
@@ -203,7 +142,7 @@ def rounded_once(graph: Graph, name: str, byte: Encoding) -> Graph:
     a reshape has become the same.
     """
     readers = graph.readers.get(name, ())
-    own = [r for r in readers if _takes_codes(r)]
+    own = [r for r in readers if takes_codes(r)]
     if graph.types[name].quantized:
         return graph
     if own and len(readers) == 1 and name not in graph.outputs:

@@ -177,7 +177,9 @@ def shared_again(recipe: Recipe, type: Type) -> Recipe:
 
 
 def without_steps(graph: Graph) -> Graph:
-    """The graph with all steps unknown again, its types computed anew."""
+    """The graph with all steps unknown again, its types computed anew; itself where nothing is quantized."""
+    if not any(t.quantized for op in graph.ops for t in op.types):
+        return graph
     return retype(replace(graph, ops=tuple(map(_forgetting, graph.ops))))
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...ir import SPECS, Graph, Op, widths_in
+from ...ir import SPECS, Axis, Graph, Op, widths_in
 from ..analyses.growth import Growth, copies, growth
 from ..chance import generator
 from ..network import Network
@@ -47,12 +47,16 @@ def gathered(network: Network, graph: Graph, maps: Mapping[str, Tensor], policy:
     copied = {w for w, m in maps.items() if bool((copies(m, graph.sizes[w]) > 1).any())}
     how = growth_of(network, graph) if copied and policy.grow != "initialise" else Growth()
     recipes: dict[str, Recipe] = {}
+    known: dict[Axis, Tensor] = {}
     for op in graph.stored:
         touched = [i for i, axis in enumerate(op.type.axes) if any(w in maps for w in widths_in(axis))]
         divided = {w: m for w, m in how.divided.get(op.name, {}).items() if w in copied}
         if not touched and not divided:
             continue
-        indices = {i: gather_index(op.type.axes[i], graph.sizes, maps) for i in touched}
+        for axis in (op.type.axes[i] for i in touched):
+            if axis not in known:
+                known[axis] = gather_index(axis, graph.sizes, maps)
+        indices = {i: known[op.type.axes[i]] for i in touched}
         source = network.weights.unrounded(op.name)
         divisor = division(op, graph, maps, divided) if divided else None
         recipes[op.name] = gathered_tensor(op, source, indices, divisor, policy)
@@ -141,7 +145,7 @@ def gathered_tensor(
                 shape[i] = factor.shape[k]
             result = (result / factor.reshape(shape)).to(tensor.dtype)
         for axis, index in sorted(indices.items(), key=lambda item: len(item[1]) / tensor.shape[item[0]]):
-            result = taken(result, axis, index)
+            result = taken(result, axis, index.clamp(min=0) if drawn else index)
         return with_new(op, tensor, result, indices, policy) if drawn else result.contiguous()
 
     return Computed(what, (source,), function)
@@ -149,10 +153,10 @@ def gathered_tensor(
 
 def taken(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
     """Some indices of an axis in a given order; a view where they lie next to each other."""
-    first = int(index[0]) if len(index) else 0
-    if first >= 0 and torch.equal(index, torch.arange(first, first + len(index))):
+    first, last = (int(index[0]), int(index[-1])) if len(index) else (0, -1)
+    if first >= 0 and last - first == len(index) - 1 and torch.equal(index, torch.arange(first, first + len(index))):
         return tensor.narrow(axis, first, len(index))
-    return tensor.index_select(axis, index.clamp(min=0))
+    return tensor.index_select(axis, index)
 
 
 def with_new(op: Op, tensor: Tensor, result: Tensor, indices: Mapping[int, Tensor], policy: Policy) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
@@ -25,11 +26,22 @@ DRAWS = 8
 
 def remembered_scores(network: Network, graph: Graph, width: str, importance: Importance, context: Context) -> Tensor:
     """`channel_scores`, computed once for all candidates of one source network."""
-    depends = tuple((n, network.weights.recipe(n).key, graph.types[n].axes) for n in scored(graph, importance))
-    key = ("scores", importance, context.seed, width, graph.widths, depends)
+    key = ("scores", importance, context.seed, width, weights_digest(network, graph, importance))
     if key not in context.memo:
         context.memo[key] = channel_scores(network, graph, width, importance, context)
     return cast(Tensor, context.memo[key])
+
+
+def weights_digest(network: Network, graph: Graph, importance: Importance) -> str:
+    """A digest of all that scores depend on: names, numbers and axes of the weights, and the widths; made once per
+    network and reading of its graph."""
+    known: dict[tuple[int, str], tuple[Graph, str]] = network.__dict__.setdefault("_scored", {})
+    if (id(graph), importance) not in known:
+        types = graph.types
+        depends = [f"{n} {network.weights.recipe(n).key} {types[n].axes}" for n in scored(graph, importance)]
+        digest = hashlib.sha256(f"{graph.widths}{depends}".encode()).hexdigest()
+        known[id(graph), importance] = (graph, digest)
+    return known[id(graph), importance][1]
 
 
 def channel_scores(network: Network, graph: Graph, width: str, importance: Importance, context: Context) -> Tensor:

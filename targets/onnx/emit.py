@@ -30,6 +30,7 @@ from . import (
 )  # fmt: skip
 from .elements import element, is_packed
 from .external import External
+from .packed import MICROSOFT
 from .registry import EMITTERS, EmissionError, Emitter
 from .splice import spliced
 from .style import ONNXRUNTIME, Recoded, Style, recoded
@@ -108,6 +109,8 @@ def emit(
         ir_version=OPSETS[opset], producer_name="nasc", producer_version=version(), graph=writer.proto
     )
     model.opset_import.add(domain="", version=opset)
+    if any(node.domain == MICROSOFT for node in writer.proto.node):
+        model.opset_import.add(domain=MICROSOFT, version=1)
     for key, value in sorted({"nasc.version": version(), **(metadata or {})}.items()):
         model.metadata_props.add(key=key, value=value)
     return model

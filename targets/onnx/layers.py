@@ -9,6 +9,7 @@ from ...ir.axes import has_batch, size
 from .bias import bias_of
 from .clamps import source
 from .elements import stored
+from .packed import packable, packed_linear
 from .registry import emits
 from .writer import Writer
 
@@ -18,11 +19,14 @@ def linear(writer: Writer, op: Op) -> None:
     """Gemm for matrices; for inputs of another rank MatMul and Add, or Gemm between two reshapes.
 
     With a quantized weight it is Gemm: as MatMul, ONNX Runtime adds the bias in float, and merges a weight whose input
-    is not quantized into MatMulNBits, which rounds that input to 8 bits without being asked.
+    is not quantized into MatMulNBits, which rounds that input to 8 bits without being asked. Where nasc wants that op,
+    it writes it (`packed`).
     """
     format = op.type.format
     weight = op.inputs[1]
-    if writer.type(op.inputs[0]).rank == 2:
+    if packable(writer, op):
+        packed_linear(writer, op)
+    elif writer.type(op.inputs[0]).rank == 2:
         inputs = [input_of(writer, op), writer.real(weight, format), *bias_of(writer, op, format)]
         writer.node("Gemm", inputs, op.name, transB=1)
     elif writer.type(weight).quantized and (shape := unflattened(writer.graph, op)) is not None:

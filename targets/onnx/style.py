@@ -23,18 +23,21 @@ class Style:
         packed: stored codes of at most 4 bits lie two to a byte and become bytes when the runtime loads the model.
         keep_floats: a layer whose weights are numbers stays in float although its input is quantized: a node that does
             nothing keeps the runtime from rounding the weights by itself.
+        matmul_nbits: linear layers with real inputs and weights of at most 8 bits become `MatMulNBits`, see `packed`;
+            else their weights are read back into numbers, which is exact and slower than `f32`.
     """
 
     unsigned: bool = True
     clip_codes: bool = True
     keep_floats: bool = True
     packed: bool = True
+    matmul_nbits: bool = True
 
 
 ONNXRUNTIME = Style()
 """ONNX Runtime's CPU provider: u8 x i8 kernels are the fastest and the only ones that fuse throughout."""
 
-TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False, packed=False)
+TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False, packed=False, matmul_nbits=False)
 """TensorRT takes signed codes whose zero is 0, and no arithmetic on codes."""
 
 

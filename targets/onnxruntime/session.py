@@ -250,7 +250,9 @@ def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:
         else:
             session = _on_device(given, options, provider)
     except REFUSALS as error:
-        raise TargetError(f"ONNX Runtime refuses the model: {error}") from error
+        lacks = "Could not find an implementation" in str(error)
+        mend = "It has no kernel for the format of these values: convert them to f32." if lacks else None
+        raise TargetError(f"ONNX Runtime refuses the model: {error}", mend=mend) from error
     if provider[0] not in session.get_providers():
         raise TargetError(
             f"ONNX Runtime could not start {provider[0]}; it would have run on {', '.join(session.get_providers())}",

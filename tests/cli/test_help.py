@@ -28,7 +28,7 @@ def run(argument: str) -> tuple[str, int, list[str]]:
 def test_help_imports_no_heavy_library():
     text, code, modules = run("--help")
     assert code == 0
-    for command in ("compile", "lower", "opt", "diff", "space", "measure", "verify"):
+    for command in ("compile", "lower", "opt", "diff", "space", "measure", "sensitivity", "verify"):
         assert command in text
     assert [name for name in HEAVY if name in modules] == []
 

@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 from nasc.search import artifacts
-from nasc.targets import target_named
+from nasc.targets import TargetError, target_named
 from support.graphs import graph_of
 from support.networks import network_of
 
@@ -40,3 +40,10 @@ def test_large_tensors_lie_beside_the_model_and_small_ones_inside(
     assert artifact.digests("large.onnx") == {p.name: file_digest(p) for p in files}
     assert file_digest(*files) == artifact.digest
     assert artifact.size_bytes == sum(p.stat().st_size for p in files)
+
+
+def test_a_format_without_a_kernel_is_an_error_that_says_what_to_do() -> None:
+    net = network_of(graph_of("%w: f64[4, 3, 1] = weight\n%y: f64[N, 4, 5] = conv1d %x, %w", "%x: f64[N, 3, 5]"))
+    with pytest.raises(TargetError, match="implementation for Conv.*'y'") as caught:
+        CPU.load(CPU.emit(net.graph, net.weights))
+    assert "convert them to f32" in str(caught.value)

@@ -68,7 +68,7 @@ def test_what_is_saved_says_what_the_flags_did(tmp_path: Path) -> None:
         ("[search]\ntrials = 2.5", "search.trials must be a valid integer"),
         ("[search]\ntrials = 0", "search.trials must be greater than or equal to 1; found 0"),
         ("[search]\nconfidence = 1.0", "search.confidence must be less than 1"),
-        ("[calibration]\nmethod = 'best'", "'percentile', 'mse' or 'entropy'"),
+        ("[calibration]\nmethod = 'best'", "'minmax', 'average', 'percentile', 'mse' or 'entropy'"),
         ("[search]\nspace = ['fc1']", "search space: 'fc1' cannot be read"),
         ("[[search.space]]\nweights = ['i4']", "needs `layers`"),
         ("[[search.space]]\nlayers = 'a'\nweigths = ['i4']", "Did you mean weights"),

@@ -12,7 +12,7 @@ from nasc.compiler.network import Network
 from nasc.search.config import configuration
 from nasc.search.evaluate import Ladder
 from nasc.search.figures import Figure
-from nasc.search.forecast import EXAMPLES, Forecast, beaten, missed
+from nasc.search.forecast import EXAMPLES, Forecast, beaten, in_turns, missed
 from nasc.search.objectives import parse_constraint, parse_objectives
 from nasc.search.observer import Observer
 from nasc.search.records import Record
@@ -49,18 +49,22 @@ def work(size: float) -> list[OpWork]:
     return [OpWork("a", ("linear",), (1.0, size))]
 
 
+def measured(time_s: float) -> Figure:
+    return Figure(time_s, "measured")
+
+
 def learned(folder: Path) -> Forecast:
-    found = Forecast(folder)
+    found = Forecast(folder, BASELINE["latency"])
     for size in range(1, FEWEST + 4):
-        found.learn(work(size * 1000), {"a": 1.0}, 1e-6 + 1e-9 * size * 1000)
+        found.learn(work(size * 1000), {"a": 1e-6}, measured(1e-6 + 1e-9 * size * 1000))
     return found
 
 
 def test_nothing_is_foretold_from_little(tmp_path: Path) -> None:
-    forecast = Forecast(tmp_path)
+    forecast = Forecast(tmp_path, BASELINE["latency"])
     for size in range(FEWEST):
         assert forecast.foresee(work(5000)) is None
-        forecast.learn(work(1000 * (size + 1)), {"a": 3.0}, 1e-6 + 1e-6 * (size + 1))
+        forecast.learn(work(1000 * (size + 1)), {"a": 3e-6}, measured(1e-6 + 1e-6 * (size + 1)))
     found = forecast.foresee(work(5000))
     assert found is not None and found.value == pytest.approx(6e-6, rel=0.05)
     assert found.kind == "estimated"
@@ -68,11 +72,19 @@ def test_nothing_is_foretold_from_little(tmp_path: Path) -> None:
     assert forecast.foresee([OpWork("z", ("fft",), (1.0, 2.0))]) is None  # nothing is known of such ops
 
 
+def test_disturbed_profiles_teach_nothing(tmp_path: Path) -> None:
+    forecast = Forecast(tmp_path, BASELINE["latency"])
+    forecast.learn(work(1000), {"a": 3e-6}, measured(1.9e-6))
+    assert forecast.examples == []
+    forecast.learn(work(1000), {"a": 3e-6}, measured(2.1e-6))
+    assert len(forecast.examples) == 1
+
+
 def test_what_was_learned_survives_a_stop(tmp_path: Path) -> None:
     first = learned(tmp_path)
     with (tmp_path / EXAMPLES).open("a") as file:
         file.write('{"latency_s": 1.0, "tim')  # a kill in the middle of a line
-    again = Forecast.opened(tmp_path, [])
+    again = Forecast.opened(tmp_path, BASELINE["latency"], [])
     assert again.examples == first.examples
     assert again.foresee(work(2500)) == first.foresee(work(2500))
 
@@ -97,12 +109,31 @@ def test_a_candidate_is_beaten_by_one_that_is_clearly_better_and_faster() -> Non
     wanted = parse_objectives(["accuracy", "latency"])
     forecast = Figure(6e-4, "estimated", 5e-4, 7e-4)
     candidate = record(9, 0.70)
-    reason = beaten(candidate, forecast, [record(1, 0.74, 4e-4)], wanted, 0.95)
+    reason = beaten(candidate, forecast, [record(1, 0.74, 4e-4)], wanted, BASELINE["latency"], 0.95)
     assert reason is not None and reason.endswith("trial 1 is better and faster")
-    assert beaten(candidate, forecast, [record(1, 0.74, 4.98e-4)], wanted, 0.95) is None  # perhaps as fast
-    assert beaten(candidate, forecast, [record(1, 0.7005, 4e-4)], wanted, 0.95) is None  # not clearly better
-    assert beaten(candidate, forecast, [record(1, 0.74)], wanted, 0.95) is None  # never measured
-    assert beaten(candidate, forecast, [record(1, 0.74, 4e-4)], parse_objectives(["accuracy"]), 0.95) is None
+    assert (
+        beaten(candidate, forecast, [record(1, 0.74, 4.98e-4)], wanted, BASELINE["latency"], 0.95) is None
+    )  # perhaps as fast
+    assert (
+        beaten(candidate, forecast, [record(1, 0.7005, 4e-4)], wanted, BASELINE["latency"], 0.95) is None
+    )  # not clearly better
+    assert beaten(candidate, forecast, [record(1, 0.74)], wanted, BASELINE["latency"], 0.95) is None  # never measured
+    assert (
+        beaten(candidate, forecast, [record(1, 0.74, 4e-4)], parse_objectives(["accuracy"]), BASELINE["latency"], 0.95)
+        is None
+    )
+
+
+def test_latencies_are_compared_by_their_ratios_to_the_baseline() -> None:
+    """Measured while the machine was twice as fast, a network is no faster for it."""
+    wanted = parse_objectives(["accuracy", "latency"])
+    forecast = Figure(6e-4, "estimated", 5e-4, 7e-4)
+    other = record(1, 0.74, 3e-4)
+    slower = replace(other.figures["latency"], ratio=0.6, ratio_low=0.59, ratio_high=0.61)
+    turned = replace(other, figures={**other.figures, "latency": slower})
+    assert beaten(record(9, 0.70), forecast, [other], wanted, BASELINE["latency"], 0.95) is not None
+    assert beaten(record(9, 0.70), forecast, [turned], wanted, BASELINE["latency"], 0.95) is None
+    assert in_turns(slower, BASELINE["latency"]) == pytest.approx((6e-4, 6.1e-4))
 
 
 def test_other_costs_must_be_no_worse_either() -> None:
@@ -113,13 +144,15 @@ def test_other_costs_must_be_no_worse_either() -> None:
         return replace(entry, figures={**entry.figures, "size": Figure(size)})
 
     candidate = sized(record(9, 0.70), 100)
-    assert beaten(candidate, forecast, [sized(record(1, 0.74, 4e-4), 101)], wanted, 0.95) is None
-    assert beaten(candidate, forecast, [sized(record(1, 0.74, 4e-4), 100)], wanted, 0.95) is not None
+    assert beaten(candidate, forecast, [sized(record(1, 0.74, 4e-4), 101)], wanted, BASELINE["latency"], 0.95) is None
+    assert (
+        beaten(candidate, forecast, [sized(record(1, 0.74, 4e-4), 100)], wanted, BASELINE["latency"], 0.95) is not None
+    )
 
 
 def test_the_ladder_skips_the_measurement_and_keeps_the_forecast_apart(tmp_path: Path) -> None:
     judge, builder = Profiled(), SmallBuilder()
-    forecast = Forecast(tmp_path)
+    forecast = Forecast(tmp_path, BASELINE["latency"])
     baseline = {**judge.static(builder.source()), **judge.quality(builder.source(), "validation")}
     baseline.update(judge.measure(builder.source(), ["latency"]))
     wanted = parse_objectives(["accuracy", "latency"])

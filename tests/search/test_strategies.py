@@ -61,7 +61,7 @@ def test_one_seed_proposes_the_same_and_another_seed_something_else(strategy: st
     again = proposals(run(tmp_path / "b", strategy, 14, **flags, seed=1, search__space=["each *: weights=i2..i8"]))
     other = proposals(run(tmp_path / "c", strategy, 14, **flags, seed=2, search__space=["each *: weights=i2..i8"]))
     assert first == again
-    assert first != other
+    assert first != other or strategy == "ilp", "a program has one solution whatever the seed"
 
 
 @pytest.mark.parametrize("seeds", [True, False])

@@ -12,6 +12,7 @@ from nasc.targets.latency_model import (
     FEWEST,
     Example,
     OpWork,
+    disturbed,
     fit,
     left_out,
     priced,
@@ -136,6 +137,17 @@ def test_unknown_classes_take_the_wider_one_and_unknown_kinds_are_named() -> Non
     assert model.predict([other]).seconds == pytest.approx(model.predict([known]).seconds, rel=0.5)
     assert model.predict([OpWork("z", ("fft", "numbers"), (1.0, 2.0, 3.0, 4.0))]).unknown == ("fft",)
     assert list(shorter(("a", "b", "c"))) == [("a", "b", "c"), ("a", "b"), ("a",)]
+
+
+def test_disturbed_times_do_not_lead_prices_astray() -> None:
+    """A fifth of the times is ten times too long, the others scatter by a tenth."""
+    draw = random.Random(0)
+    rows = [
+        ((1.0, float(n)), (1e-5 + 1e-6 * n) * (10 if n % 5 == 0 else 1 + draw.gauss(0, 0.1))) for n in range(1, 200)
+    ]
+    found = priced(rows)
+    assert found[0] + 100 * found[1] == pytest.approx(1e-5 + 1e-4, rel=0.1)
+    assert disturbed({"a": 2.0, "b": 1.1}, 2.0) and not disturbed({"a": 2.0, "b": 0.9}, 2.0)
 
 
 def test_prices_are_never_negative() -> None:

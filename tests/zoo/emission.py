@@ -23,6 +23,7 @@ from nasc.compiler.frontend.export import trace
 from nasc.compiler.frontend.lower import flattened, lower_program
 from nasc.compiler.network import Network
 from nasc.ir import NascError
+from nasc.search.artifacts import artifact_of
 from nasc.targets import target_named
 from torch import Tensor, nn
 
@@ -69,7 +70,7 @@ def emission(model: ZooModel, batches: Sequence[int] = (2, 3)) -> Emitted:
     """Lower a network of the zoo, write it, run it, and compare: what it takes is freed when it is done."""
     try:
         module = model.make()
-        redraw(module)
+        redraw(module, model.inputs(batches[0]))
         traced = trace(module, model.inputs(batches[0]), {})
         network = lower_program(traced, model.model_name)
         return emitted(model, module, network, batches if traced.dynamic else batches[:1])
@@ -87,7 +88,7 @@ def emitted(model: ZooModel, module: nn.Module, network: Network, batches: Seque
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         start = time.perf_counter()
-        artifact = target.emit(network.graph, network.weights, location="model.onnx.data")
+        artifact = artifact_of(target, network)
         artifact.save(path)
         onnx.checker.check_model(path)
         seconds = time.perf_counter() - start

@@ -206,10 +206,7 @@ TRANSFORMERS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
         "Data2VecVisionForImageClassification": {},
         "ViTMSNForImageClassification": {},
         "DINOv3ViTModel": {},
-        "SwinForImageClassification": {"embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
-        "Swinv2ForImageClassification": {"embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
         "FocalNetForImageClassification": {"embed_dim": 16},
-        "LevitForImageClassification": {"hidden_sizes": [64, 96, 128]},
     }.items()),
     *((name, S64, {**STAGES, **more}) for name, more in {
         "ConvNextForImageClassification": {"depths": [1, 1, 2, 1]},
@@ -221,6 +218,11 @@ TRANSFORMERS: list[tuple[str, tuple[int, ...], dict[str, Any]]] = [
         "ResNetForImageClassification": {},
         "RegNetForImageClassification": {"groups_width": 16},
         "BitForImageClassification": {"hidden_sizes": [32, 64, 96, 128], "embedding_size": 32, "num_groups": 8},
+    }.items()),
+    *((name, S64, {"image_size": 64, "num_labels": 10, **more}) for name, more in {
+        "SwinForImageClassification": {"embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+        "Swinv2ForImageClassification": {"embed_dim": 32, "depths": [2, 2], "num_heads": [2, 4], "window_size": 4},
+        "LevitForImageClassification": {"hidden_sizes": [64, 96, 128], "depths": [1, 1, 1]},
     }.items()),
     ("MobileViTForImageClassification", S64, {"image_size": 64, "num_labels": 10}),
     ("MobileViTV2ForImageClassification", S64, {"image_size": 64, "num_labels": 10}),

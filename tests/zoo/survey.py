@@ -17,6 +17,7 @@ from nasc.ir import Graph, widths_in
 from nasc.ir.axes import size
 from torch import Tensor
 
+from .emission import emitted
 from .models import ZooModel
 from .proofs import PROOFS, difference, doubled, in_double, outputs, redraw
 
@@ -41,6 +42,7 @@ class Row:
         raw: kinds of ops without a rule, with their number.
         proofs: by name, `holds` or what was found.
         proved_s: seconds of the proofs.
+        emission: the ONNX file under ONNX Runtime against eager PyTorch, see `emission.Emitted`; None where not asked.
         fault: what went wrong, empty where nothing did.
     """
 
@@ -56,6 +58,7 @@ class Row:
     raw: dict[str, int] = field(default_factory=dict[str, int])
     proofs: dict[str, str] = field(default_factory=dict[str, str])
     proved_s: float = 0.0
+    emission: dict[str, Any] | None = None
     fault: str = ""
 
     @property
@@ -117,9 +120,12 @@ def lowered(model: ZooModel, seed: int = 0) -> tuple[Row, Network, torch.nn.Modu
     return row, network, module, inputs
 
 
-def survey(model: ZooModel, *, seed: int = 0, proofs: bool = True) -> Row:
+def survey(model: ZooModel, *, seed: int = 0, proofs: bool = True, emission: bool = True) -> Row:
     """All that is said of a network in the zoo's table."""
     row, network, module, inputs = lowered(model, seed)
+    if emission:
+        found = emitted(model, module, network, (2, 3) if row.dynamic else (2,))
+        row.emission = {**asdict(found), "agrees": found.agrees}
     del module
     gc.collect()
     if proofs:

@@ -20,12 +20,13 @@ SAMPLE = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLE)
-def test_a_network_lowers_and_its_widths_are_proved(name: str) -> None:
+def test_a_network_lowers_exports_and_its_widths_are_proved(name: str) -> None:
     row = survey(zoo_model(name))
     assert row.lowers, row
     assert row.proved, row.proofs
     assert row.share >= 0.9, row
     assert not row.raw, row.raw
+    assert row.emission is not None and row.emission["agrees"], row.emission
 
 
 def test_the_zoo_spans_families() -> None:

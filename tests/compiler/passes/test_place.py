@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from nasc.compiler.network import Network
-from nasc.compiler.passes import PassError, place
+from nasc.compiler.passes import PassError, integers
 from nasc.ir import Graph
 from nasc.targets import check_placement, target_named
 from nasc.targets.agree import agree
@@ -30,9 +30,9 @@ WRITABLE = [name for name, graph in ZOO.items() if with_emitters(graph)]
 
 
 def test_the_pass_and_the_target_speak_of_the_same_ops() -> None:
-    assert set(place.CLAMPS) == set(CLAMPS)
-    assert set(place.MOVERS) == set(MOVES)
-    assert set(place.CARRIERS) == set(ISLANDS)
+    assert set(integers.CLAMPS) == set(CLAMPS)
+    assert set(integers.MOVERS) == set(MOVES)
+    assert set(integers.CARRIERS) == set(ISLANDS)
 
 
 @pytest.mark.parametrize("name", WRITABLE)
@@ -44,7 +44,7 @@ def test_a_placed_network_lacks_nothing_and_runs_as_planned(name: str) -> None:
     session = CPU.load(CPU.emit(made.graph, made.weights), placed=True)
     placement = check_placement(plan, session.placement())
     assert placement.as_planned, placement.float_layers
-    asked = {op.name for op in place.integer_layers(made.graph)}
+    asked = {op.name for op in integers.integer_layers(made.graph)}
     assert {node.layer for node in placement.nodes if node.kind in INTEGER_KERNELS} == set(plan.integer) == asked
 
 

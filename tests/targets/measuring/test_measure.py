@@ -6,6 +6,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nasc
@@ -15,8 +16,10 @@ import pytest
 from nasc.ir import UsageError
 from nasc.targets import target_named
 from nasc.targets.energy import MeterUnavailableError
-from nasc.targets.measure import Conditions, gpu_of, measure_model, names
+from nasc.targets.latency import Flag, Latency
+from nasc.targets.measure import Conditions, Measurement, gpu_of, measure_model, names
 from nasc.targets.provenance import model_digest, size_bytes
+from nasc.targets.statistics import Interval, Ratio, Verdict
 from onnx import numpy_helper
 from support import hostile, powercap
 
@@ -122,3 +125,13 @@ def test_energy_of_a_network_in_a_process_of_its_own(model: Path, tmp_path: Path
 
 def test_a_processor_has_no_gpu() -> None:
     assert gpu_of(CPU) is None
+
+
+def test_where_there_were_too_few_rounds_no_interval_is_shown() -> None:
+    one = Interval(1e-3, 1e-3, 0.0)
+    latency = Latency(1e-3, one, None, None, None, 1, "wall", 1e-3, Ratio(1.0, one), Verdict.AMBIGUOUS, 1e-3)
+    shown = {
+        flags: Measurement("", 1, 1, 1, replace(latency, flags=flags)).rows() for flags in ((), (Flag.FEW_ROUNDS,))
+    }
+    assert [row[2] for row in shown[()]][1] == "1 ms to 1 ms"
+    assert [row[2] for row in shown[Flag.FEW_ROUNDS,]].count("too few rounds for an interval") == 2

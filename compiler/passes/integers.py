@@ -1,0 +1,76 @@
+"""Where integers come from and who reads them, between integer layers: what integer kernels of runtimes can pass on."""
+
+from __future__ import annotations
+
+from ...ir import Graph, Op, Type, layers
+from .quantize import MOVERS
+
+CLAMPS = ("relu", "relu6", "hardtanh", "clamp")
+"""Ops that runtimes do on codes: a layer's `quantize` comes behind them."""
+CARRIERS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d",
+            "adaptive_avg_pool2d", "adaptive_avg_pool3d", "leaky_relu", "sigmoid", "softmax")  # fmt: skip
+"""Ops without weights that have integer kernels if all that they read and give is integers."""
+
+
+def integer_layers(graph: Graph) -> tuple[Op, ...]:
+    """The layers whose input and stored weight are integers of at most 8 bits."""
+    return tuple(op for op in layers(graph) if all(narrow(graph.types[name]) for name in op.inputs[:2]))
+
+
+def narrow(type: Type) -> bool:
+    return type.integer and type.format.bits <= 8
+
+
+def carriers(graph: Graph) -> frozenset[str]:
+    """The ops between integer layers that can run on integers: all they read comes as integers, and what they give is
+    read as integers. Found by taking away what cannot until nothing changes."""
+    born = {op.name for op in integer_layers(graph)}
+    found = {
+        op.name
+        for op in graph.ops
+        if op.kind in CARRIERS and op.attribute("other") is None and op.attribute("input") is None
+    }
+    while True:
+        kept = {
+            name
+            for name in found
+            if all(comes_as_integers(graph, value, born | found) for value in graph.producers[name].inputs)
+            and read_as_integers(graph, name, found)
+        }
+        if kept == found:
+            return frozenset(found)
+        found = kept
+
+
+def comes_as_integers(graph: Graph, name: str, sources: set[str]) -> bool:
+    """Whether a value is integers, is rounded for somebody anyway, or an integer kernel gives it."""
+    if narrow(graph.types[name]) or any(takes_codes(reader) for reader in graph.readers.get(name, ())):
+        return True
+    op = graph.producers.get(name)
+    if op is None:
+        return False
+    if op.name in sources:
+        return True
+    return op.kind in (*CLAMPS, *MOVERS) and comes_as_integers(graph, op.inputs[0], sources)
+
+
+def read_as_integers(graph: Graph, name: str, carried: set[str]) -> bool:
+    """Whether anything reads a value as integers, behind clamps and moves."""
+    for reader in graph.readers.get(name, ()):
+        if takes_codes(reader) or reader.name in carried:
+            return True
+        if reader.kind in (*CLAMPS, *MOVERS) and read_as_integers(graph, reader.name, carried):
+            return True
+    return False
+
+
+def takes_codes(op: Op) -> bool:
+    return op.kind == "quantize" and narrow(op.type) and op.type.format.family == "int"
+
+
+def settled(graph: Graph, name: str) -> str:
+    """The value that stands for a result behind the clamps and moves that alone read it: where it is rounded."""
+    readers = graph.readers.get(name, ())
+    if name in graph.outputs or len(readers) != 1 or readers[0].kind not in (*CLAMPS, *MOVERS):
+        return name
+    return settled(graph, readers[0].name)
