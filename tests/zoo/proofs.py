@@ -38,7 +38,7 @@ BUDGET = (2.0, 16.0, 30e6)
 as it stays below the third number of parameters."""
 
 GAIN = 0.15
-"""By how much the scales of batch norms are taken back. At 1 a deep random network is chaotic, and PyTorch's own f32 and
+"""By how much the scales of batch norms are taken back. At 1 a deep random network is chaotic, PyTorch's own f32 and
 f64 differ by 15 % (tf_efficientnetv2_b0) or 62 % (efficientnet_b6) of the output; here by 5e-5 and 2e-6."""
 DOUBLE = format_named("f64")
 
