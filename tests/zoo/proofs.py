@@ -217,9 +217,9 @@ def permutation(network: Network, inputs: tuple[Tensor, ...], seed: int = 0) -> 
 def control(
     network: Network, inputs: tuple[Tensor, ...], expected: tuple[Tensor, ...], maps: Mapping[str, Tensor], seed: int
 ) -> float:
-    """How far a spoiled network is off; a few tensors are tried, for some do not reach the outputs of a batch."""
+    """How far a spoiled network is off; several tensors are tried, for some hardly reach the outputs of a batch."""
     worst = 0.0
-    for attempt in range(4):
+    for attempt in range(16):
         wrong = spoiled(network, maps, seed + attempt)
         if wrong is None or worst > DIFFERS:
             break
