@@ -73,6 +73,9 @@ class Op:
         return replace(self, types=(type, *self.types[1:]))
 
 
+CHECKED = "_checked"
+"""Mark of a graph that the verifier found valid. It was so for all sizes of the widths: rules are checked with lengths
+that stand for any (see `Solver`)."""
 STORED = ("weight", "buffer")
 """Kinds of ops whose value lies in the weights' store: trained parameters, and fixed tensors such as running means."""
 
@@ -133,8 +136,11 @@ class Graph:
         return text(self)
 
     def with_sizes(self, sizes: Mapping[str, int]) -> Graph:
-        """The same graph with other sizes for some of its widths."""
-        return replace(self, widths=tuple((name, sizes.get(name, size)) for name, size in self.widths))
+        """The same graph with other sizes for some of its widths; valid if this one is known to be."""
+        new = replace(self, widths=tuple((name, sizes.get(name, size)) for name, size in self.widths))
+        if CHECKED in self.__dict__ and all(size >= 1 for _, size in new.widths):
+            object.__setattr__(new, CHECKED, True)
+        return new
 
     def without_locations(self) -> Graph:
         """The same graph without the user's lines."""

@@ -9,16 +9,12 @@ from typing import cast
 
 from .axes import Axis, has_batch, widths_in
 from .errors import NascError
-from .graph import STORED, Attribute, Graph, Op, is_axis
+from .graph import CHECKED, STORED, Attribute, Graph, Op, is_axis
 from .infer import apply_rule
 from .printer import op_text
 from .rules import SPECS, Fault
 from .solver import Solver
 from .types import Step, Type
-
-TYPED = "_typed"
-"""Set on a graph object whose types `retype` has just computed; it is frozen, so they stay right."""
-
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.]*")
 """What a value or a width may be called."""
@@ -45,7 +41,7 @@ def verify(graph: Graph, after: str | None = None) -> None:
     Raises:
         InvalidGraph: with all faults, each at the user's line.
     """
-    if hasattr(graph, TYPED):
+    if hasattr(graph, CHECKED):
         return
     faults = _header_faults(graph)
     known: dict[str, Type] = {}
@@ -65,6 +61,7 @@ def verify(graph: Graph, after: str | None = None) -> None:
     ]
     if faults:
         raise InvalidGraph(faults, after)
+    object.__setattr__(graph, CHECKED, True)
 
 
 def retype(graph: Graph, before: Graph | None = None) -> Graph:
@@ -112,7 +109,7 @@ def retype(graph: Graph, before: Graph | None = None) -> Graph:
     typed = replace(graph, ops=tuple(ops), widths=widths)
     names = sum(len(op.results) for op in ops) + len(graph.inputs)
     if len(known) == names and all(name in known for name in graph.outputs):
-        object.__setattr__(typed, TYPED, True)
+        object.__setattr__(typed, CHECKED, True)
     return typed
 
 

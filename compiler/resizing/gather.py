@@ -17,6 +17,8 @@ from ..network import Network
 from ..weights import Computed, Recipe
 from .terms import gather_index, owners
 
+BLOCK = 4
+"""From how many elements on a block is copied as a whole; smaller ones are faster axis by axis."""
 Growing = Literal["net2net", "nearly", "initialise"]
 
 
@@ -144,11 +146,22 @@ def gathered_tensor(
             for k, i in enumerate(axes):
                 shape[i] = factor.shape[k]
             result = (result / factor.reshape(shape)).to(tensor.dtype)
-        for axis, index in sorted(indices.items(), key=lambda item: len(item[1]) / tensor.shape[item[0]]):
-            result = taken(result, axis, index.clamp(min=0) if drawn else index)
+        old = {axis: index.clamp(min=0) for axis, index in indices.items()} if drawn else dict(indices)
+        if {0, 1} <= old.keys() and tensor.shape[2:].numel() >= BLOCK:
+            result = taken_in_blocks(result, old.pop(0), old.pop(1))
+        for axis, index in sorted(old.items(), key=lambda item: len(item[1]) / tensor.shape[item[0]]):
+            result = taken(result, axis, index)
         return with_new(op, tensor, result, indices, policy) if drawn else result.contiguous()
 
     return Computed(what, (source,), function)
+
+
+def taken_in_blocks(tensor: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Some indices of the first two axes, both at once: each block behind them (a kernel) is copied one time only."""
+    if min(len(rows), len(columns)) == 0:
+        return tensor.index_select(0, rows).index_select(1, columns)
+    blocks = (rows[:, None] * tensor.shape[1] + columns).reshape(-1)
+    return tensor.flatten(0, 1).index_select(0, blocks).unflatten(0, (len(rows), len(columns)))
 
 
 def taken(tensor: Tensor, axis: int, index: Tensor) -> Tensor:
