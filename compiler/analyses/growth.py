@@ -93,15 +93,22 @@ class _State:
             if self.read_alike(name, width):
                 self.divided.setdefault(name, {})[width] = None
                 return
-            if (marks := self.marks.of(name, op)) is None:
+            if (way := self.marks.of(name, op)) is None:
                 continue
-            if all(self.free(n, width) for n in marks):
-                for tensor, mask in marks.items():
+            if all(self.free(n, width) for n in way.tensors):
+                if mixing := next((o for o in way.ops if self.mixes(o, width)), None):
+                    self.multiples.setdefault(width, mixing)
+                for tensor, mask in way.tensors.items():
                     self.divided.setdefault(tensor, {})[width] = None if bool(mask.all()) else mask
                     if width not in {w for a in self.graph.types[tensor].axes for w in widths_in(a)}:
                         self.multiples.setdefault(width, op)
                 return
         self.inexact.setdefault(width, op)
+
+    def mixes(self, op: Op, width: str) -> bool:
+        """Whether an op adds up channels of the width: what it gives is divided alike only if all are."""
+        along = sum_of(self.graph, op) or statistic_of(self.graph, op)
+        return along is not None and width in along.widths
 
     def free(self, name: str, width: str) -> bool:
         """Whether nothing has been divided here yet; dividing twice would be one time too many."""

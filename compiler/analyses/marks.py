@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -37,6 +38,19 @@ CHANNEL_AXIS = {"batch_norm": 1, "instance_norm": 1, "group_norm": 1, "layer_nor
 """Norms end in a scale and a shift along this axis."""
 
 
+@dataclass(frozen=True)
+class Way:
+    """How to divide a value's elements.
+
+    Args:
+        tensors: for each stored tensor to touch, which elements (bool, in its shape).
+        ops: the ops through whose first operand the division passes.
+    """
+
+    tensors: Mapping[str, Tensor]
+    ops: tuple[Op, ...]
+
+
 class Marks:
     """Which elements of stored tensors to divide, so that all elements of one operand of one op are divided.
 
@@ -52,20 +66,20 @@ class Marks:
         self.indices = indices
         self.order = {op.name: i for i, op in enumerate(graph.ops)}
 
-    def of(self, value: str, reader: Op) -> dict[str, Tensor] | None:
-        """For each stored tensor to touch, which elements (bool, in its shape); None where there is no way."""
+    def of(self, value: str, reader: Op) -> Way | None:
+        """What to touch, and the ops on the way; None where there is none."""
         if reader.inputs.count(value) != 1:
             return None
         ones = torch.ones(self.shape(value), dtype=torch.bool)
-        return self.back({value: ones}, {(value, reader.name): (ones, ones)}, {})
+        return self.back({value: ones}, {(value, reader.name): (ones, ones)}, Way({}, ()))
 
     def shape(self, value: str) -> tuple[int, ...]:
         """A value's shape for a batch of 1."""
         return tuple(size(a, self.graph.sizes, 1) for a in self.graph.types[value].axes)
 
     def back(
-        self, marked: dict[str, Tensor], asked: dict[tuple[str, str], tuple[Tensor, Tensor]], found: dict[str, Tensor]
-    ) -> dict[str, Tensor] | None:
+        self, marked: dict[str, Tensor], asked: dict[tuple[str, str], tuple[Tensor, Tensor]], found: Way
+    ) -> Way | None:
         """Take back the marks of the op that comes last, and go on."""
         if not marked:
             return found
@@ -78,7 +92,7 @@ class Marks:
             return None
         rest = {v: m for v, m in marked.items() if v not in op.results}
         if op.kind in STORED:
-            return self.back(rest, asked, {**found, op.name: marked[op.name]})
+            return self.back(rest, asked, Way({**found.tensors, op.name: marked[op.name]}, found.ops))
         for operands in alternatives(self.graph, op):
             taken = self.taken_back(op, operands, marked)
             if taken is None:
@@ -89,7 +103,8 @@ class Marks:
                 if bool(asks.any()):
                     new[name] = new[name] | asks if name in new else asks
                 wanted[name, op.name] = (touched, asks)
-            if (done := self.back(new, wanted, found)) is not None:
+            through = (*found.ops, op) if 0 in operands else found.ops
+            if (done := self.back(new, wanted, Way(found.tensors, through))) is not None:
                 return done
         return None
 
