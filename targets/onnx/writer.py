@@ -142,14 +142,14 @@ class Writer:
         if name not in self._known and self.is_stored(name):
             format = self._types[name].format
             array = stored(self.weights.array(name), format, name)
-            if not (self.style.packed and is_packed(self._types[name])):
+            if self.style.packed and is_packed(self._types[name]):
+                self._known.add(name)
+                halves = self._put(f"{name}/packed", packed(array), INT4, array.shape)
+                self.node("Cast", [halves], name, to=element(format)[0])
+            else:
                 self.initializer(name, array, format)
-                if format.is_int and format.bits not in (8, 16, 32, 64):
-                    self.proto.initializer[-1].doc_string = str(format)
-                return name
-            self._known.add(name)
-            halves = self._put(f"{name}/packed", packed(array), INT4, array.shape)
-            self.node("Cast", [halves], name, to=element(format)[0])
+            if format.is_int and format.bits not in (8, 16, 32, 64):
+                self.proto.initializer[-1].doc_string = str(format)
         return name
 
     def real(self, name: str, format: Format = F32) -> str:

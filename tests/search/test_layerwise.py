@@ -32,8 +32,10 @@ class Wrong:
     def load(self, *args: Any, **options: Any) -> Any:
         return CPU.load(*args, **options)
 
-    def emit(self, graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None) -> Artifact:
-        return CPU.emit(graph, _Changed(weights, self.broken), metadata)
+    def emit(
+        self, graph: Graph, weights: Weights, metadata: Mapping[str, str] | None = None, **options: Any
+    ) -> Artifact:
+        return CPU.emit(graph, _Changed(weights, self.broken), metadata, **options)
 
 
 class _Changed:

@@ -200,4 +200,6 @@ def _folded(reader: Reader) -> bool:
     found = ReferenceEvaluator(model).run(None, operands)
     for name, value in zip((n for n in node.output if n), found, strict=True):
         reader.constants[name] = np.asarray(value)
+    if node.op_type == "Cast":  # packed codes are cast to whole bytes, and stay codes of few bits
+        reader.formats[node.output[0]] = reader.formats.get(node.input[0], "")
     return True

@@ -153,8 +153,7 @@ def test_a_process_killed_between_two_calls_harms_neither(bench: IsolatedBench, 
     pid = bench.worker.pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
-    while Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z":
-        time.sleep(0.01)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     bench.measure(model, conditions(), model)
     assert bench.worker.started == 2
 
