@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..axes import Axes, Axis, Const, has_batch, total
+from ..axes import Axes, Axis, Const, has_batch, product, total
 from .base import REQUIRED, Fault, Site, op
+from .layers import window
 from .shapes import axis_at, moved
 
 
@@ -153,13 +154,9 @@ def select_scatter(site: Site) -> Sequence[Axes]:
 @op("unfold", "input", encoding=moved, kernel_size=REQUIRED, stride=(1, 1), padding=(0, 0), dilation=(1, 1))
 def unfold(site: Site) -> Sequence[Axes]:
     """Windows of an image as columns: [N, C, H, W] as [N, C*kh*kw, number of windows] (torch.nn.Unfold)."""
-    from .layers import window
-
     batch, channels, *space = site.axes("input", 4)
     kernel = site.integers("kernel_size", 2)
     rows, columns = window(site, space, kernel)
-    from ..axes import product
-
     return [(batch, product([channels, Const(kernel[0] * kernel[1])]), product([rows, columns]))]
 
 
@@ -169,8 +166,6 @@ def unfold(site: Site) -> Sequence[Axes]:
 )  # fmt: skip
 def fold(site: Site) -> Sequence[Axes]:
     """Columns summed back into an image: [N, C*kh*kw, windows] as [N, C, H, W] (torch.nn.Fold)."""
-    from ..axes import product
-
     batch, columns, windows = site.axes("input", 3)
     area = site.integers("kernel_size", 2)[0] * site.integers("kernel_size", 2)[1]
     channels = site.fresh(site.size(columns) // area)

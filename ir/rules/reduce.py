@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..axes import ONE, Axes, Const
-from ..formats import BOOL, F32, I64
+from ..formats import I64
 from ..types import Encoding
 from .base import REQUIRED, Fault, Site, op
+from .pointwise import real, truth
 from .shapes import axis_at
 
 
@@ -25,17 +26,6 @@ def summed(site: Site) -> Encoding:
     """Sums of truth values and small integers are `i64`."""
     found = site.promoted()
     return Encoding(found if found.is_float else I64)
-
-
-def real(site: Site) -> Encoding:
-    """Floats, whatever the operands are."""
-    found = site.promoted()
-    return Encoding(found if found.is_float else F32)
-
-
-def truth(site: Site) -> Encoding:
-    """Truth values."""
-    return Encoding(BOOL)
 
 
 op("mean", "input", dim=(), keepdim=False, encoding=real)(reduced)

@@ -12,27 +12,28 @@ from .base import Call, Converted, convert, spread
 def max_pool(call: Call) -> Converted:
     """The largest value of each window."""
     rank = int(call.kind[-2])
+    return Converted(
+        f"max_pool{rank}d", (call.first,), {**windows(call, rank), "dilation": spread(call["dilation"], rank)}
+    )
+
+
+def windows(call: Call, rank: int) -> dict[str, Attribute]:
+    """What all pools say of their windows."""
     kernel = spread(call["kernel_size"], rank)
-    attributes: dict[str, Attribute] = {
+    return {
         "kernel_size": kernel,
         "stride": spread(call["stride"] or kernel, rank),
         "padding": spread(call["padding"], rank),
-        "dilation": spread(call["dilation"], rank),
         "ceil_mode": bool(call["ceil_mode"]),
     }
-    return Converted(f"max_pool{rank}d", (call.first,), attributes)
 
 
 @convert(*(f"avg_pool{n}d.default" for n in (1, 2, 3)))
 def avg_pool(call: Call) -> Converted:
     """The mean of each window."""
     rank = int(call.kind[-2])
-    kernel = spread(call["kernel_size"], rank)
     attributes: dict[str, Attribute] = {
-        "kernel_size": kernel,
-        "stride": spread(call["stride"] or kernel, rank),
-        "padding": spread(call["padding"], rank),
-        "ceil_mode": bool(call["ceil_mode"]),
+        **windows(call, rank),
         "count_include_pad": bool(call["count_include_pad"]),
         "divisor_override": call.arguments.get("divisor_override"),
     }
