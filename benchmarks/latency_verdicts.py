@@ -1,6 +1,6 @@
 """How often the latency meter is wrong: two sessions of one network, and a network made about 10 % slower.
 
-    python benchmarks/latency_verdicts.py [--comparisons 100] [--network mlp|conv] [--json FILE]
+    python benchmarks/latency_verdicts.py [--comparisons 100] [--network mlp|conv] [--gpu] [--json FILE]
 
 Every comparison makes two fresh sessions, so that the luck of memory placement is drawn anew. Every other comparison
 runs while another process keeps all processors busy. Wrong are FASTER or SLOWER between equal networks, and anything
@@ -22,8 +22,9 @@ from statistics import median
 
 import numpy as np
 import onnx
-import onnxruntime as ort
+from nasc.targets import Target, target_named
 from nasc.targets.latency import Latency, LatencyMeter
+from nasc.targets.measure import on_gpu
 from onnx import TensorProto, helper, numpy_helper
 
 # One thread per processor that does nothing but arithmetic; it ends when its standard input is closed.
@@ -110,16 +111,10 @@ def conv(*, slower: bool, image: int = 224) -> tuple[bytes, list[int]]:
 NETWORKS: dict[str, Callable[..., tuple[bytes, list[int]]]] = {"mlp": mlp, "conv": conv}
 
 
-def session(network: tuple[bytes, list[int]]) -> Callable[[], object]:
+def session(network: tuple[bytes, list[int]], target: Target) -> Callable[[], object]:
     """A fresh session on one thread with bound buffers, as something to call."""
     model, shape = network
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    made = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    binding = made.io_binding()
-    binding.bind_cpu_input("x", np.random.default_rng(1).standard_normal(shape).astype("f4"))
-    binding.bind_output("y", "cpu")
-    return lambda: made.run_with_iobinding(binding)
+    return target.load(model).bind([np.random.default_rng(1).standard_normal(shape).astype("f4")])
 
 
 @contextmanager
@@ -134,13 +129,15 @@ def busy_machine() -> Generator[None, None, None]:
         process.communicate()
 
 
-def compare(name: str, comparisons: int, *, slower: bool) -> list[Latency]:
+def compare(name: str, comparisons: int, *, slower: bool, target: Target) -> list[Latency]:
     """So many comparisons of fresh sessions, every other one on a busy machine."""
+    clock = "wall" if on_gpu(target) else "auto"
     network, other = NETWORKS[name](slower=slower), NETWORKS[name](slower=False)
     results: list[Latency] = []
     for number in range(comparisons):
         with busy_machine() if number % 2 else nullcontext():
-            results.append(LatencyMeter(seed=number).measure(session(network), session(other)))
+            meter = LatencyMeter(seed=number, clock=clock)
+            results.append(meter.measure(session(network, target), session(other, target)))
         print(f"\r{name}{' slower' if slower else ''}: {number + 1}/{comparisons}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return results
@@ -172,13 +169,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=20, help="of each pair of networks (100 for the whole)")
     parser.add_argument("--network", choices=[*NETWORKS], action="append", help="only this one")
+    parser.add_argument("--gpu", action="store_true", help="on the CUDA provider")
     parser.add_argument("--json", type=Path, help="write the records to this file")
     options = parser.parse_args()
+    target = target_named("onnxruntime:cuda" if options.gpu else "onnxruntime:cpu")
     rows: list[dict[str, object]] = []
     records: list[dict[str, object]] = []
     for name in options.network or NETWORKS:
         for slower in (False, True):
-            results = compare(name, options.comparisons, slower=slower)
+            results = compare(name, options.comparisons, slower=slower, target=target)
             rows += summary(name, results, slower=slower)
             records += [{"network": name, "slower": slower} | result.as_dict() for result in results]
     print(" ".join(f"{key:>14}" for key in rows[0]))

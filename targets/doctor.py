@@ -111,7 +111,7 @@ def _mend_runtime(name: str, reason: str) -> str:
         return f"{sys.executable} -m pip install onnxruntime-gpu"
     if name.endswith("tensorrt"):
         return f"{sys.executable} -m pip install tensorrt"
-    return f"{sys.executable} -m pip install nvidia-cudnn-cu12 nvidia-cublas-cu12 nvidia-cufft-cu12"
+    return f"{sys.executable} -m pip install 'onnxruntime-gpu[cuda,cudnn]'"
 
 
 def processors(host: Host | None = None, proc: Path = Path("/proc"), watch_s: float = 0.25) -> tuple[Finding, ...]:

@@ -10,7 +10,7 @@ import onnx
 
 from ...ir import STORED, Axis, Const, Graph, Op, Type, UsageError, Weights
 from ...ir.axes import has_batch, size, substitute
-from ...ir.formats import F32
+from ...ir.formats import BF16, F32
 from ..base import Foreign
 from . import (
     arithmetic,
@@ -47,11 +47,15 @@ OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
 
 
 def opset_for(graph: Graph) -> int:
-    """The opset that serves a graph best: 20, or 21 for more than 8 bits, for 4 stored ones, and for blocks.
+    """The opset that serves a graph best: 20, or 21 for more than 8 bits, for 4 stored ones, and for blocks; 22 for
+    `bf16`.
 
     From opset 21 on ONNX Runtime 1.31 refuses some models with signed 8-bit values (`docs/onnxruntime.md`); below it,
-    QuantizeLinear knows no 16-bit integers, and there are neither 4-bit tensors nor blocks.
+    QuantizeLinear knows no 16-bit integers, and there are neither 4-bit tensors nor blocks. Convolutions and pools of
+    `bf16` come with 22.
     """
+    if any(t.format == BF16 for op in graph.ops if op.kind not in STORED for t in op.types):
+        return 22
     wide = any(t.step is not None and t.format.is_int and 8 < t.format.bits <= 16 for t in graph.types.values())
     small = any(is_packed(op.type) or (op.type.step and op.type.step.block) for op in graph.stored)
     return 21 if wide or small else 20

@@ -6,6 +6,8 @@ which moves results by up to about half a percent of the largest one, and take l
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from ...ir import Op, Type
@@ -18,43 +20,52 @@ from .writer import Writer
 
 BLOCK = 32
 """Inputs that share one rounding of their own; also what a stored step is repeated for."""
-LEAST = 256
-"""Inputs and outputs of a layer from which on the op is worth its call."""
+BLOCKS = (16, 32, 64, 128, 256)
+"""Blocks with a step of their own that the op has."""
+LEAST, MOST_ROWS = 512, 4
+"""Inputs and outputs of a layer from which on, and rows of a sample up to which the op is faster than products of
+floats (`docs/onnxruntime.md`)."""
 BYTES = format_named("u8")
 
 
 def packable(writer: Writer, op: Op) -> bool:
-    """Whether a linear layer is written as `MatMulNBits`: a stored weight of at most 8 bits, a real input in `f32`."""
+    """Whether a linear layer is written as `MatMulNBits`: a stored weight of at most 8 bits, a real input in `f32`, as
+    many inputs and outputs and as few rows as make it pay."""
     weight = writer.type(op.inputs[1])
     if not writer.style.matmul_nbits or op.type.format != F32 or not writer.is_stored(op.inputs[1]):
         return False
     if source(writer.graph, op.inputs[0]).quantized or not _symmetric(weight):
         return False
-    return min(writer.lengths(op.inputs[1])) >= LEAST
+    rows = prod(writer.lengths(op.name)[:-1])
+    return min(writer.lengths(op.inputs[1])) >= LEAST and rows <= MOST_ROWS
 
 
 def _symmetric(weight: Type) -> bool:
     step = weight.step
-    return step is not None and weight.integer and weight.format.bits <= 8 and step.zero == 0 and step.axis in (None, 0)
+    if step is None or not weight.integer or weight.format.bits > 8 or step.zero != 0:
+        return False
+    return step.axis in (None, 0) if step.block is None else step.axis == 1 and step.block in BLOCKS
 
 
 def packed_linear(writer: Writer, op: Op) -> None:
     """One `MatMulNBits`: 4-bit codes two to a byte, wider ones one to a byte, one step per output and block."""
     name = op.inputs[1]
     type, (outputs, inputs) = writer.type(name), writer.lengths(name)
-    bits = 4 if type.format.bits <= 4 else 8
+    assert type.step is not None
+    bits, block = 4 if type.format.bits <= 4 else 8, type.step.block or BLOCK
     codes = np.asarray(writer.weights.array(name)).astype(np.int16)
-    blocks = -(-inputs // BLOCK)
-    lifted = np.full((outputs, blocks * BLOCK), 1 << (bits - 1), np.uint8)
+    blocks = -(-inputs // block)
+    lifted = np.full((outputs, blocks * block), 1 << (bits - 1), np.uint8)
     lifted[:, :inputs] = codes + (1 << (bits - 1))
     words = lifted if bits == 8 else lifted[:, 0::2] | (lifted[:, 1::2] << 4)
     weight = writer.initializer(f"{name}/packed", words.reshape(outputs, blocks, -1), BYTES)
+    writer.proto.initializer[-1].doc_string = str(type.format)
     writer.known_step(name, type)
-    steps = writer.initializer(f"{name}/steps", np.repeat(_steps(writer, name, type, outputs), blocks), F32)
+    steps = writer.initializer(f"{name}/steps", _steps(writer, name, type, outputs, blocks), F32)
     bias = bias_of(writer, op, F32)
     given = [writer.real(op.inputs[0]), weight, steps, *(["", "", *bias] if bias else [])]
     writer.node(
-        "MatMulNBits", given, op.name, K=inputs, N=outputs, bits=bits, block_size=BLOCK, accuracy_level=4
+        "MatMulNBits", given, op.name, K=inputs, N=outputs, bits=bits, block_size=block, accuracy_level=4
     )  # fmt: skip
     writer.proto.node[-1].domain = MICROSOFT
 
@@ -63,10 +74,12 @@ MICROSOFT = "com.microsoft"
 """The domain of ONNX Runtime's own ops."""
 
 
-def _steps(writer: Writer, name: str, type: Type, outputs: int) -> Array:
-    """One step per output: binary32."""
+def _steps(writer: Writer, name: str, type: Type, outputs: int, blocks: int) -> Array:
+    """One step per output and block: binary32."""
     assert type.step is not None
+    if type.step.block is not None:
+        return steps_of(writer, name, type).reshape(-1)
     if type.step.axis is not None:
-        return steps_of(writer, name, type)
+        return np.repeat(steps_of(writer, name, type), blocks)
     assert type.step.value is not None
-    return np.full(outputs, type.step.value, np.float32)
+    return np.full(outputs * blocks, type.step.value, np.float32)

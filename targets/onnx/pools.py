@@ -9,7 +9,7 @@ from math import inf
 import numpy as np
 
 from ...ir import Op
-from ...ir.formats import F32
+from ...ir.formats import BF16, F32
 from .matrices import along_axes
 from .quantize import step_and_zero
 from .registry import emits
@@ -55,7 +55,20 @@ def window_of(writer: Writer, op: Op, rank: int) -> Window:
 def pooled(
     writer: Writer, op: Op, kind: str, given: str, rank: int, result: str, **attributes: int | Sequence[int]
 ) -> str:
-    """A pooling node; an input without a batch axis gets one for the node's sake."""
+    """A pooling node; an input without a batch axis gets one for the node's sake.
+
+    `bf16` is pooled in `f32`: ONNX Runtime's CUDA provider has convolutions of it and no pools (1.31.1).
+    """
+    if op.type.format == BF16:
+        wide = writer.cast(given, f"{op.name}/wide", F32)
+        found = _pooled(writer, op, kind, wide, rank, f"{result}/{F32}", **attributes)
+        return writer.cast(found, result, BF16)
+    return _pooled(writer, op, kind, given, rank, result, **attributes)
+
+
+def _pooled(
+    writer: Writer, op: Op, kind: str, given: str, rank: int, result: str, **attributes: int | Sequence[int]
+) -> str:
     if writer.type(op.inputs[0]).rank == rank + 2:
         return writer.node(kind, [given], result, **attributes)
     zero = writer.integers((0,))

@@ -97,8 +97,38 @@ def dequantized(writer: Writer, name: str, type: Type) -> str:
     """
     if not (type.format.is_int or type.format.is_float):
         return writer.initializer(f"{name}/real", numbers(writer, name, type), F32)
+    if writer.style.fold_weights and writer.is_stored(name) and not beside_codes(writer, name):
+        return folded_weight(writer, name, type)
     step, zero = step_and_zero(writer, name, type)
     return dequantize(writer, writer.value(name), f"{name}/real", step, zero, type.step)
+
+
+def beside_codes(writer: Writer, name: str) -> bool:
+    """Whether an op that reads a stored value may run on an integer kernel: its input is quantized as well."""
+    if not writer.style.integer_kernels:
+        return False
+    readers = (op for op in writer.graph.readers.get(name, ()) if op.inputs[0] != name)
+    return any(source(writer.graph, op.inputs[0], writer.folded).quantized for op in readers)
+
+
+def folded_weight(writer: Writer, name: str, type: Type) -> str:
+    """Stored codes read back by a Cast and a Mul with their step, or with that of their block."""
+    step = type.step
+    assert step is not None
+    writer.known_step(name, type)
+    real = writer.node("Cast", [writer.value(name)], f"{name}/cast", to=element(F32)[0])
+    if step.zero:
+        real = writer.node("Sub", [real, writer.number(step.zero)], f"{name}/moved")
+    if step.axis is None:
+        by = writer.initializer(f"{name}/step", np.array(step.value, np.float32), F32)
+    elif step.block is None:
+        lengths = [-1 if i == step.axis else 1 for i in range(len(type.axes))]
+        by = writer.initializer(f"{name}/step", steps_of(writer, name, type).reshape(lengths), F32)
+    else:
+        steps = writer.initializer(f"{name}/step", steps_of(writer, name, type), F32)
+        block_of = np.arange(writer.lengths(name)[step.axis]) // step.block
+        by = writer.node("Gather", [steps, writer.integers(block_of.tolist())], f"{name}/steps", axis=step.axis)
+    return writer.node("Mul", [real, by], f"{name}/real")
 
 
 def numbers(writer: Writer, name: str, type: Type) -> Array:

@@ -24,7 +24,10 @@ class Style:
         keep_floats: a layer whose weights are numbers stays in float although its input is quantized: a node that does
             nothing keeps the runtime from rounding the weights by itself.
         matmul_nbits: linear layers with real inputs and weights of at most 8 bits become `MatMulNBits`, see `packed`;
-            else their weights are read back into numbers, which is exact and slower than `f32`.
+            else their weights are read back into numbers, which is exact and as fast as `f32`.
+        fold_weights: stored codes that no integer kernel takes are read back by a Cast and a Mul, which the runtime
+            computes once, when it loads the model; a DequantizeLinear it would compute at every call.
+        integer_kernels: the runtime multiplies codes where a layer's input and weight are integers.
     """
 
     unsigned: bool = True
@@ -32,12 +35,19 @@ class Style:
     keep_floats: bool = True
     packed: bool = True
     matmul_nbits: bool = True
+    fold_weights: bool = True
+    integer_kernels: bool = True
 
 
 ONNXRUNTIME = Style()
 """ONNX Runtime's CPU provider: u8 x i8 kernels are the fastest and the only ones that fuse throughout."""
 
-TENSORRT = Style(unsigned=False, clip_codes=False, keep_floats=False, packed=False, matmul_nbits=False)
+CUDA = Style(integer_kernels=False)
+"""ONNX Runtime's CUDA provider: codes are only how weights lie in the file and activations are rounded."""
+
+TENSORRT = Style(
+    unsigned=False, clip_codes=False, keep_floats=False, packed=False, matmul_nbits=False, fold_weights=False
+)
 """TensorRT takes signed codes whose zero is 0, and no arithmetic on codes."""
 
 

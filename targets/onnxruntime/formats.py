@@ -6,6 +6,8 @@ from ...ir import Encoding, Format
 from ...ir.formats import BF16, BINARY, F16, F32, F64
 from ..base import Role, Support
 
+NO_INTEGERS = "the CUDA provider has no integer convolutions or products: it computes in float"
+
 
 def support(provider: str, encoding: Encoding, role: Role) -> Support:
     """How an execution provider runs values of an encoding in a role."""
@@ -43,7 +45,7 @@ def _numbers(provider: str, encoding: Encoding, role: Role) -> Support:
 def _integers(provider: str, encoding: Encoding, role: Role) -> Support:
     format = encoding.format
     if provider == "CUDAExecutionProvider":
-        return Support("float", "the CUDA provider has no integer convolutions or products: it computes in float")
+        return Support("float", NO_INTEGERS)
     if role == "bias":
         return _bias(format)
     if format.family == "sign" and role == "activation":

@@ -38,6 +38,11 @@ def plan(graph: Graph) -> Plan:
     return Plan(tuple(expected), tuple(dict.fromkeys(needs)))
 
 
+def floats(graph: Graph, reason: str) -> Plan:
+    """The plan of a provider that runs every layer in float."""
+    return Plan(tuple(LayerPlan(layer.name, False, reason) for layer in layers(graph)), ())
+
+
 def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerPlan, list[Need]]:
     """What is expected of one layer, and what it lacks."""
     if why := operands_in_float(graph, layer):

@@ -270,6 +270,6 @@ def _on_device(model: str | bytes, options: Any, provider: Provider) -> Any:
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             ort.preload_dlls()
-        return ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"])
+            return ort.InferenceSession(model, options, providers=[provider, "CPUExecutionProvider"])
     finally:
         ort.set_default_logger_severity(WARNINGS)

@@ -14,16 +14,16 @@ from ..base import Array, Role, Signature, Support, TargetError
 from ..cost import StaticCost, static_cost
 from ..device_profile import DeviceProfile
 from ..onnx import External, Foreign, emit
-from ..onnx.style import ONNXRUNTIME, Style
-from ..onnx.style import TENSORRT as STYLE_TENSORRT
+from ..onnx import style as styles
+from ..onnx.style import Style
 from ..plan import Plan
 from ..trace import Trace
 from .device import missing_device
 from .floor import floor_model
-from .formats import support
+from .formats import NO_INTEGERS, support
 from .library import ort
 from .profiler import trace
-from .rules import plan
+from .rules import floats, plan
 from .session import SESSION, OnnxRuntimeSession
 
 
@@ -42,7 +42,7 @@ class OnnxRuntime:
     name: str
     provider: str
     options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    style: Style = ONNXRUNTIME
+    style: Style = styles.ONNXRUNTIME
     lanes: int = 8
 
     @property
@@ -66,7 +66,7 @@ class OnnxRuntime:
 
     def plan(self, graph: Graph) -> Plan:
         """Which layers will run on integer kernels, and what is missing where they will not."""
-        return plan(graph)
+        return floats(graph, NO_INTEGERS) if self.provider == "CUDAExecutionProvider" else plan(graph)
 
     def emit(
         self,
@@ -165,14 +165,15 @@ CUDA = OnnxRuntime(
     "onnxruntime:cuda",
     "CUDAExecutionProvider",
     {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "1"},
+    styles.CUDA,
 )
-"""Not yet run on a device."""
+"""Run on an NVIDIA H200; `docs/onnxruntime.md` says what was seen."""
 
 TENSORRT = OnnxRuntime(
     "onnxruntime:tensorrt",
     "TensorrtExecutionProvider",
     {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
-    STYLE_TENSORRT,
+    styles.TENSORRT,
     lanes=32,
 )
 """Not yet run on a device."""

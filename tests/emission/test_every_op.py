@@ -14,7 +14,7 @@ import torch
 from nasc.api import read_onnx
 from nasc.compiler.network import Network
 from nasc.compiler.weights import Source, Store
-from nasc.ir import SPECS, STORED, Const, Graph, Input, Op, Type, attributes, parse, product, verify
+from nasc.ir import SPECS, STORED, Const, Graph, Input, NascError, Op, Type, attributes, parse, product, verify
 from nasc.ir.axes import N, has_batch, size
 from nasc.ir.infer import apply_rule
 from nasc.ir.solver import Solver
@@ -98,13 +98,19 @@ def drawn(type: Type, batch: int, bound: int, random: np.random.Generator) -> np
     )
 
 
-def agree(entry: Case, *, positive: bool = False, tolerance: float = 1e-5) -> None:
+def drawn_network(entry: Case, random: np.random.Generator) -> tuple[Network, dict[str, int]]:
+    """The network of a case with random weights, and the bounds of its integers."""
     graph, bounds = graph_and_bounds(entry)
-    random = np.random.default_rng(len(str(entry)))
     stored = {op.name: drawn(op.type, 1, bounds[op.name], random) for op in graph.stored}
     if entry.kind == "batch_norm":
         stored = {n: np.abs(v) + 0.2 for n, v in stored.items()}
-    network = Network(graph, Store({n: Source(torch.from_numpy(np.array(v))) for n, v in stored.items()}))
+    return Network(graph, Store({n: Source(torch.from_numpy(np.array(v))) for n, v in stored.items()})), bounds
+
+
+def agree(entry: Case, *, positive: bool = False, tolerance: float = 1e-5) -> None:
+    random = np.random.default_rng(len(str(entry)))
+    network, bounds = drawn_network(entry, random)
+    graph = network.graph
     model = emit(graph, network.weights)
     onnx.checker.check_model(model, full_check=True)
     assert all(n.name.split("/")[0] in {*graph.types, ""} for n in model.graph.node)
@@ -339,6 +345,26 @@ def test_onnxruntime_and_the_graph_read_back_compute_what_torch_does(entry: Case
 @pytest.mark.parametrize("entry", POSITIVE, ids=str)
 def test_onnxruntime_computes_what_torch_does_for_positive_numbers(entry: Case) -> None:
     agree(entry, positive=True)
+
+
+@pytest.mark.gpu
+def test_a_gpu_computes_what_torch_does() -> None:
+    """Within what products with ten bits of mantissa (TF32) and another order of sums make of it."""
+    cuda = target_named("onnxruntime:cuda")
+    if reason := cuda.unavailable():
+        pytest.skip(f"no GPU: {reason}")
+    faults: list[str] = []
+    for entry in CASES:
+        random = np.random.default_rng(len(str(entry)))
+        network, bounds = drawn_network(entry, random)
+        given = [drawn(e.type, 3, bounds.get(e.name, 4), random) for e in network.graph.inputs]
+        try:
+            found = cuda.load(cuda.emit(network.graph, network.weights)).run(given)
+            for name, want, have in zip(network.graph.outputs, outputs(network, given), found, strict=True):
+                same(name, want, have, 3e-3)
+        except (AssertionError, NascError) as fault:
+            faults.append(f"{entry}: {str(fault)[:300]}")
+    assert not faults, "\n".join(faults)
 
 
 def test_every_op_kind_has_an_emitter_and_a_case() -> None:

@@ -182,6 +182,21 @@ def test_the_formats_of_codes_come_back() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("encoding", ["i4", "i3", "i8", "i5<block 16>", "i4<block 24>", "f8e4m3"])
+@pytest.mark.parametrize("inputs", [72, 576])
+def test_weights_alone_come_back_as_codes(encoding: str, inputs: int) -> None:
+    """Through a Cast and a Mul; large ones of few bits through `MatMulNBits`."""
+    lines = f"  %w: f32[512, {inputs}] = weight\n  %b: f32[512] = weight\n  %y: f32[N, 512] = linear %x, %w, %b"
+    graph = graph_of(lines, inputs=f"%x: f32[N, {inputs}]")
+    network = network_of(graph).apply(f"quantize{{weights={encoding}}} | calibrate", data=torch.randn(8, inputs))
+    back = read_onnx(emit(network.graph, network.weights).SerializeToString())
+    assert back.graph.types["w"].encoding == network.graph.types["w"].encoding
+    for held in ("array", "steps"):
+        if held == "array" or back.graph.types["w"].step.axis is not None:
+            want, found = (np.asarray(getattr(n.weights, held)("w")) for n in (network, back))
+            np.testing.assert_array_equal(want.astype(np.float32), found.astype(np.float32))
+
+
 def model_of(
     *nodes: onnx.NodeProto, shape: tuple[object, ...] = ("N", 4), opset: int = 20, **tensors: np.ndarray
 ) -> bytes:

@@ -27,7 +27,7 @@ class ReadError(NascError):
 
 
 def reads(*kinds: str) -> Callable[[Reads], Reads]:
-    """Declare the reader of nodes of some types."""
+    """Declare the reader of nodes of some types; those of other domains than ONNX's own as `domain.type`."""
 
     def declare(reader: Reads) -> Reads:
         for kind in kinds:
@@ -39,6 +39,9 @@ def reads(*kinds: str) -> Callable[[Reads], Reads]:
 
 Sizes: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
 """Lengths that the model computes from shapes: an array of axis terms."""
+
+Codes: TypeAlias = "tuple[str, Step, Array | None]"
+"""Stored codes: the constant's name, their step, and the steps where there are several."""
 
 
 class Reader:
@@ -57,6 +60,9 @@ class Reader:
         self.mark = 0
         self.constants: dict[str, Array] = {}
         self.formats: dict[str, str] = {}
+        self.casts: dict[str, str] = {}
+        self.gathers: dict[str, tuple[str, Array, int]] = {}
+        self.codes: dict[str, Codes] = {}
         self.sizes: dict[str, Sizes] = {}
         self.values: dict[str, str] = {}
         self.types: dict[str, Type] = {}
@@ -147,6 +153,11 @@ class Reader:
             ReadError: nothing gives it.
         """
         if name in self.values:
+            return self.values[name]
+        if name in self.codes:
+            from .quantized import stored_codes  # the two modules read each other
+
+            self.values[name] = stored_codes(self, *self.codes[name])
             return self.values[name]
         if name in self.constants:
             self.values[name] = self.stored(name, self.constants[name], kind)

@@ -1,4 +1,4 @@
-"""QuantizeLinear and DequantizeLinear: back to quantized values and stored codes."""
+"""QuantizeLinear, DequantizeLinear and what nasc writes in its place: back to quantized values and stored codes."""
 
 from __future__ import annotations
 
@@ -63,15 +63,78 @@ def dequantize(reader: Reader, node: NodeProto) -> None:
         return
     key = f"{name} as codes"
     if key not in reader.values:
-        reader.values[key] = stored_codes(reader, name)
+        reader.values[key] = stored_codes(reader, name, *step_of(reader, format_of(reader.constants[name].dtype)))
     reader.alias(reader.values[key])
 
 
-def stored_codes(reader: Reader, name: str) -> str:
+def remember(reader: Reader) -> None:
+    """Note what a node of constants does to codes, beside its numbers: they are stored as codes if an op reads them.
+
+    A Cast makes numbers of codes (or bytes of packed ones), a Gather gives every element the step of its block, and a
+    Mul brings the two together.
+    """
+    node, constants = reader.node, reader.constants
+    first, result = node.input[0], node.output[0]
+    if node.op_type == "Cast":
+        reader.formats[result] = reader.formats.get(first, "")
+        if constants[result].dtype == np.float32 and constants[first].dtype.itemsize <= 2:
+            reader.casts[result] = first
+    elif node.op_type == "Gather":
+        reader.gathers[result] = first, constants[node.input[1]], reader.axis(0, rank=constants[first].ndim)
+    elif node.op_type == "Mul" and first in reader.casts:
+        step = _multiplier(reader, node.input[1], constants[first].ndim)
+        if step is not None:
+            reader.codes[result] = reader.casts[first], *step
+
+
+def _multiplier(reader: Reader, name: str, rank: int) -> tuple[Step, Array | None] | None:
+    """What codes are multiplied by, if it can be a step: one number, one per index of an axis, or one per block."""
+    steps = reader.constants[name]
+    if steps.dtype != np.float32 or not (steps > 0).all():
+        return None
+    if steps.size == 1:
+        return Step.of(float(steps.reshape(-1)[0])), None
+    if name in reader.gathers:
+        held, indices, axis = reader.gathers[name]
+        block = int((indices == 0).sum())
+        if block < 2 or (indices != np.arange(indices.size) // block).any() or reader.constants[held].ndim != rank:
+            return None
+        return Step.blocks(block, axis), reader.constants[held]
+    long = [i for i, n in enumerate(steps.shape) if n > 1]
+    if steps.ndim != rank or len(long) != 1:
+        return None
+    return Step.per(long[0], known=True), np.ascontiguousarray(steps.reshape(-1))
+
+
+@reads("com.microsoft.MatMulNBits")
+def matmul_nbits(reader: Reader, node: NodeProto) -> None:
+    """A linear layer with packed codes of 4 or 8 bits, whose zero is the middle of their range, and steps per block."""
+    words, steps = (reader.constants.get(node.input[i]) for i in (1, 2))
+    if words is None or steps is None or reader.there(3) or reader.there(4):
+        raise reader.error("nasc reads it with constant codes and steps, without zeros and indices")
+    bits, block = int(reader.attribute("bits", 4)), int(reader.attribute("block_size"))
+    inputs, outputs = int(reader.attribute("K")), int(reader.attribute("N"))
+    if bits not in (4, 8):
+        raise reader.error(f"its codes have {bits} bits, nasc reads 4 and 8")
+    words = words.reshape(outputs, -1)
+    lifted = words if bits == 8 else np.stack([words & 15, words >> 4], -1).reshape(outputs, -1)
+    codes = (lifted[:, :inputs].astype(np.int16) - (1 << (bits - 1))).astype(np.int8)
+    several = steps.reshape(outputs, -1)
+    if (several == several[:, :1]).all():
+        step, several = Step.per(0, known=True), several[:, 0]
+    else:
+        step = Step.blocks(block, 1)
+    name = node.input[1].removesuffix("/packed")
+    reader.constants[name], reader.formats[name] = codes, reader.formats.get(node.input[1]) or f"i{bits}"
+    weight = stored_codes(reader, name, step, np.ascontiguousarray(several, np.float32))
+    bias = [reader.value(5)] if reader.there(5) else []
+    reader.give("linear", [reader.value(0), weight, *bias])
+
+
+def stored_codes(reader: Reader, name: str, step: Step, several: Array | None) -> str:
     """Store constant codes with their step; in fewer bits where the file says that they have fewer."""
     codes = reader.constants[name]
     format = format_of(codes.dtype)
-    step, several = step_of(reader, format)
     said = reader.formats.get(name, "")
     if said and (known := format_named(said)).signed == format.signed and known.is_int:
         format = known if not codes.size or (codes.min() >= known.low and codes.max() <= known.high) else format

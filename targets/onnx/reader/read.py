@@ -151,9 +151,8 @@ def _node(reader: Reader, node: onnx.NodeProto) -> None:
         return
     if read_sizes(reader) or _folded(reader):
         return
-    reader_of = READERS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-    if reader_of is None:
-        kind = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    kind = node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    if (reader_of := READERS.get(kind)) is None:
         raise reader.error(
             f"nasc knows no op {kind}", mend="Replace it in the model, or lower the PyTorch model itself."
         )
@@ -174,8 +173,8 @@ def _constant(reader: Reader) -> Array:
 def _folded(reader: Reader) -> bool:
     """Compute a node whose operands are all constants; codes stay codes."""
     node = reader.node
-    quantized = node.op_type in ("DequantizeLinear", "QuantizeLinear")
-    if quantized or not node.input or not all(n in reader.constants for n in node.input if n):
+    own = node.op_type in ("DequantizeLinear", "QuantizeLinear")
+    if own or not node.input or not all(n in reader.constants for n in node.input if n):
         return False
     if node.op_type in ("Identity", "Dropout"):
         reader.constants[node.output[0]] = reader.constants[node.input[0]]
@@ -200,6 +199,5 @@ def _folded(reader: Reader) -> bool:
     found = ReferenceEvaluator(model).run(None, operands)
     for name, value in zip((n for n in node.output if n), found, strict=True):
         reader.constants[name] = np.asarray(value)
-    if node.op_type == "Cast":  # packed codes are cast to whole bytes, and stay codes of few bits
-        reader.formats[node.output[0]] = reader.formats.get(node.input[0], "")
+    quantized.remember(reader)
     return True
