@@ -42,7 +42,7 @@ def packable(writer: Writer, op: Op) -> bool:
 
 def _symmetric(weight: Type) -> bool:
     step = weight.step
-    if step is None or not weight.integer or weight.format.bits > 8 or step.zero != 0:
+    if step is None or not weight.format.is_int or weight.format.bits > 8 or step.zero != 0:
         return False
     return step.axis in (None, 0) if step.block is None else step.axis == 1 and step.block in BLOCKS
 
