@@ -97,7 +97,7 @@ class Calibrate(Pass):
         if unknown:
             names = {op.inputs[0] for op in unknown}
             batch = AVERAGED if self.method == "average" else None
-            key, seen = observed(network, names, self.samples, context, batch)
+            key, seen = observed(network, names, self.samples, context, batch, KEPT if self.sampled else 0)
             for op in unknown:
                 asked = ("step", key, op.inputs[0], op.type.encoding, self)
                 steps[op.name] = context.memo.get(asked) or self.input_step(seen[op.inputs[0]], op)
@@ -106,6 +106,11 @@ class Calibrate(Pass):
             return network
         ops = [op.with_type(replace(op.type, step=steps[op.name])) if op.name in steps else op for op in graph.ops]
         return Network(rebuilt(graph, ops), replace(network.weights, recipes=recipes))
+
+    @property
+    def sampled(self) -> bool:
+        """Whether steps of inputs depend on more of their values than the ranges of batches."""
+        return self.method not in ("minmax", "average")
 
     def rounded(self, recipe: Recipe, op: Op) -> Rounded:
         """A stored tensor as codes."""
@@ -263,7 +268,8 @@ class Seen:
     """What one value was in the real-numbered network on the calibration data.
 
     Args:
-        values: its elements, at most about `KEPT`, the smallest and the largest of each batch among them; 1-d.
+        values: its elements, at most about as many as asked for, the smallest and the largest of each batch among them;
+            1-d.
         ranges: the smallest and the largest element of each batch.
     """
 
@@ -272,7 +278,7 @@ class Seen:
 
 
 def observed(
-    network: Network, names: set[str], samples: int, context: Context, batch: int | None = None
+    network: Network, names: set[str], samples: int, context: Context, batch: int | None = None, kept: int = KEPT
 ) -> tuple[str, dict[str, Seen]]:
     """What values are in the real-numbered network on the calibration data; and a digest of all they depend on.
 
@@ -285,12 +291,13 @@ def observed(
         context: has the data and the memory.
         batch: how many samples to run at once; by default batches are as they come, and so they are where the network
             has no batch axis.
+        kept: how many elements to keep of each value at most, beside the ends of its ranges.
     """
     batches = context.samples(samples, "calibrate")
     if batch is not None and any(has_batch(axis) for entry in network.graph.inputs for axis in entry.type.axes):
         batches = [part for whole in batches for part in zip(*(t.split(batch) for t in whole), strict=True)]
     key = hashlib.sha256(_real_key(network, batches).encode()).hexdigest()
-    memo: dict[str, Seen] = context.memo.setdefault(("observed", key), {})
+    memo: dict[str, Seen] = context.memo.setdefault(("observed", key, kept), {})
     missing = names - set(memo)
     if missing:
         found: dict[str, list[Tensor]] = {name: [] for name in missing}
@@ -298,26 +305,32 @@ def observed(
 
         def observe(name: str, tensor: Tensor) -> None:
             if name in found:
-                values = tensor.detach().float().reshape(-1)
-                low, high = values.aminmax()
-                ranges[name].append((float(low), float(high)))
-                found[name].append(thinned(values, max(1, KEPT // len(batches))))
+                values = tensor.detach().float()
+                ends = torch.stack(values.aminmax())
+                ranges[name].append((float(ends[0]), float(ends[1])))
+                found[name].append(thinned(values, ends, kept // len(batches)))
 
         values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
         with torch.no_grad():
             for inputs in batches:
-                run(network.graph, values, inputs, quantize=lambda op, x: x, observe=observe)
+                given = tuple(map(channels_last, inputs))
+                run(network.graph, values, given, quantize=lambda op, x: x, observe=observe)
         memo.update({name: Seen(torch.cat(parts), tuple(ranges[name])) for name, parts in found.items()})
     return key, {name: memo[name] for name in names}
 
 
-def thinned(values: Tensor, limit: int) -> Tensor:
-    """About `limit` of the values, evenly spread, with the smallest and the largest among them."""
+def channels_last(images: Tensor) -> Tensor:
+    """Images laid out so that convolutions and pools on processors run fastest; other tensors as they are."""
+    return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def thinned(values: Tensor, ends: Tensor, limit: int) -> Tensor:
+    """About `limit` of the values, evenly spread, with their ends (the smallest and the largest) among them; 1-d."""
     if values.numel() <= limit:
-        return values
-    chosen = values[:: -(-values.numel() // limit)]
-    least, most = values.aminmax()
-    return torch.cat([chosen, least[None], most[None]])
+        return values.reshape(-1)
+    if not limit:
+        return ends
+    return torch.cat([values.reshape(-1)[:: -(-values.numel() // limit)], ends])
 
 
 def _real_key(network: Network, batches: list[tuple[Tensor, ...]]) -> str:

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nasc.compiler.network import Network
-from nasc.compiler.passes import Context, PassError, calibrate
+from nasc.compiler.passes import Context, PassError
 from nasc.compiler.passes.calibrate import affine_step, best_range, observed, symmetric_steps, thinned
 from nasc.compiler.weights import Rounded, Source, Store
 from nasc.ir import Format, Graph, Step, format_named, graph_digest
@@ -120,17 +120,18 @@ def test_data_is_asked_for_where_it_is_missing() -> None:
     assert "?" not in str(weights_only.apply("calibrate").graph)
 
 
-def test_more_values_than_can_be_kept_are_thinned_out_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = torch.arange(1000.0)
-    assert thinned(x, 1000) is x
-    few = thinned(x, 10)
+def test_more_values_than_can_be_kept_are_thinned_out_evenly() -> None:
+    x, ends = torch.arange(1000.0), torch.tensor([0.0, 999.0])
+    assert torch.equal(thinned(x, ends, 1000), x)
+    few = thinned(x, ends, 10)
     assert len(few) <= 12 and float(few.min()) == 0 and float(few.max()) == 999
-    assert len(thinned(x, 1)) <= 3
+    assert len(thinned(x, ends, 1)) <= 3
+    assert thinned(x, ends, 0) is ends
     graph = graph_of("%y: i8<?>[N, 6] = quantize %x", ROWS)
     batches = [torch.full((1, 6), 1.0)] * 20
-    monkeypatch.setattr(calibrate, "KEPT", 10)  # fewer than there are batches: each keeps one and its bounds
-    _, seen = observed(network_of(graph), {"x"}, 512, Context.of(batches))
-    assert 20 <= len(seen["x"].values) <= 60
+    for kept in (0, 10):  # fewer than there are batches: each keeps its ends
+        _, seen = observed(network_of(graph), {"x"}, 512, Context.of(batches), kept=kept)
+        assert len(seen["x"].values) == 40
 
 
 def test_observed_values_are_those_of_the_real_network() -> None:
