@@ -23,8 +23,10 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,8 @@ sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # this folder 
 from zoo.models import ZooModel, zoo  # noqa: E402
 from zoo.survey import Row, survey  # noqa: E402
 
-LIMIT_S = 900
-"""Seconds that one network may take."""
+LIMIT_S, PEER_LIMIT_S = 900, 120
+"""Seconds that one network may take, and each peer on it."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,6 @@ def line(model: ZooModel, asked: Asked) -> dict[str, Any]:
         last = traceback.extract_tb(error.__traceback__)[-1]
         text = f"{type(error).__name__}: {str(error)[:500]} [{Path(last.filename).name}:{last.lineno}]"
         found = Row(model.name, fault=text).as_dict()
-    if asked.peers:
-        found["peers"] = {"torch.onnx": torch_onnx(model), "torch-pruning": torch_pruning(model)}
     return found
 
 
@@ -69,6 +69,7 @@ def torch_onnx(model: ZooModel) -> str:
     import contextlib
     import io
 
+    torch.set_num_threads(1)
     module, inputs = model.make().eval(), model.inputs()
     start = time.perf_counter()
     try:
@@ -83,6 +84,7 @@ def torch_pruning(model: ZooModel) -> str:
     """Whether Torch-Pruning narrows the network to three quarters of its channels without help."""
     import torch_pruning
 
+    torch.set_num_threads(1)
     module, inputs = model.make().eval(), model.inputs()
     heads = [m for m in module.modules() if isinstance(m, torch.nn.Linear) and m.out_features in (10, 100, 1000)]
     before = sum(p.numel() for p in module.parameters())
@@ -100,18 +102,23 @@ def torch_pruning(model: ZooModel) -> str:
     return f"{time.perf_counter() - start:.1f} s, {after / before:.2f} of the parameters left"
 
 
-def _answer(model: ZooModel, asked: Asked, answers: Any) -> None:
-    answers.put(line(model, asked))
+def row_of(model: ZooModel, asked: Asked, limit_s: float) -> dict[str, Any]:
+    """One network's line with its peers', each from a process of its own."""
+    found = apart(lambda: line(model, asked), limit_s)
+    row = Row(model.name, fault=found).as_dict() if isinstance(found, str) else found
+    if asked.peers:
+        peers = {"torch.onnx": torch_onnx, "torch-pruning": torch_pruning}
+        row["peers"] = {name: apart(partial(peer, model), PEER_LIMIT_S) for name, peer in peers.items()}
+    return row
 
 
-def apart(model: ZooModel, asked: Asked, limit_s: float) -> dict[str, Any]:
-    """One network's line, from a process of its own."""
+def apart(function: Callable[[], Any], limit_s: float) -> Any:
+    """What a function gives in a process of its own, or in words how that ended."""
     context = multiprocessing.get_context("fork")
     answers = context.Queue()
-    process = context.Process(target=_answer, args=(model, asked, answers))
+    process = context.Process(target=lambda: answers.put(function()))
     process.start()
-    deadline = time.monotonic() + limit_s
-    found: dict[str, Any] | None = None
+    deadline, found = time.monotonic() + limit_s, None
     while found is None and time.monotonic() < deadline:
         try:
             found = answers.get(timeout=1)
@@ -120,7 +127,7 @@ def apart(model: ZooModel, asked: Asked, limit_s: float) -> dict[str, Any]:
                 break
     if found is None:
         ended = f"ended with {process.exitcode}" if not process.is_alive() else f"took over {limit_s:.0f} s"
-        found = Row(model.name, fault=f"the process {ended}").as_dict()
+        found = f"the process {ended}"
     process.kill()
     process.join()
     return found
@@ -162,7 +169,7 @@ def main() -> None:
     for model in zoo():
         if not any(fnmatchcase(model.name, p) for p in options.patterns):
             continue
-        row = known.get(model.name) or apart(model, asked, options.limit)
+        row = known.get(model.name) or row_of(model, asked, options.limit)
         rows.append(row)
         print(shown(row), flush=True)
         if options.lines and model.name not in known:
