@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .ir import NascError, UsageError
+from .ir import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -17,10 +16,8 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.export import ExportedProgram
 
-    from .compiler.dumps import Dumps
     from .compiler.frontend.task import Task
     from .compiler.network import Network
-    from .compiler.passes import Context, Data, Pass
     from .compiler.training import Epoch
     from .search.config import Settings
     from .search.observer import Observer
@@ -105,128 +102,6 @@ def load_network(
     from .compiler.frontend.lower import lower_task
 
     return lower_task(load_task(source, input=input, weights=weights, arguments=arguments))
-
-
-@dataclass(frozen=True)
-class Step:
-    """One pass of a pipeline that has run: its text, its time in seconds, and whether it changed the graph."""
-
-    text: str
-    seconds: float
-    changed: bool
-
-
-@dataclass(frozen=True)
-class Trace:
-    """What a pipeline gave, and how it went."""
-
-    network: Network
-    steps: tuple[Step, ...]
-
-
-def rewrite(
-    network: Network,
-    passes: str,
-    *,
-    data: str | Data = None,
-    seed: int = 0,
-    dump: Path | Dumps | None = None,
-    reproducer: Path | None = None,
-) -> Trace:
-    """Apply a pipeline and keep a record.
-
-    Args:
-        network: where to start.
-        passes: the pipeline as text.
-        data: calibration inputs, or the path of a model file that names them.
-        seed: for passes that draw at random.
-        dump: which networks to write down; a folder: the source network and the one after every pass.
-        reproducer: where to write what a failing pass was given, so that it runs again on its own.
-
-    Raises:
-        UsageError: the text is no pipeline.
-        PassError: a pass refuses the network.
-        NascError: a pass fails in a way it should not.
-    """
-    from .compiler.dumps import Dumps
-    from .compiler.pipeline import Pipeline, parse_pipeline
-
-    pipeline = parse_pipeline(passes)
-    dumps = Dumps(every=True, folder=dump) if isinstance(dump, Path) else dump or Dumps()
-    dumps.check(pipeline)
-    steps: list[Step] = []
-    left = [network]
-
-    def observe(index: int, step: Pass, result: Network, seconds: float) -> None:
-        changed = result.graph != left[-1].graph
-        steps.append(Step(str(step), seconds, changed))
-        left.append(result)
-        dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
-
-    dumps.take(0, "source", "lowering", network.graph, changed=False)
-    try:
-        result = pipeline.run(network, _context(data, seed), observe=observe)
-    except UsageError:
-        raise
-    except Exception as error:  # a pass that fails in any way is worth a reproducer
-        rest = Pipeline(pipeline.passes[len(steps) :])
-        ours = error if isinstance(error, NascError) else _fault(error, str(rest.passes[0]))
-        if reproducer is not None:
-            _reproduce(ours, left[-1], str(rest), data, seed, reproducer)
-        raise ours from error
-    return Trace(result, tuple(steps))
-
-
-def _fault(error: Exception, step: str) -> NascError:
-    text = " ".join(str(error).split())
-    return NascError(f"error: {step} failed with {type(error).__name__}: {text}", mend="This is a fault of nasc.")
-
-
-def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, seed: int, path: Path) -> None:
-    """Write a reproducer, and say so in a note to the error."""
-    from .compiler.reproducer import PYTHON, Reproducer
-
-    source = data if isinstance(data, str) or data is None else PYTHON
-    try:
-        Reproducer(network, rest, source, seed, error.message, versions()).save(path)
-    except NascError as refused:
-        error.add_note(f"no reproducer was written: {refused.message}")
-    else:
-        error.add_note(f"wrote {path}: `nasc opt {path} --run-reproducer` runs it again")
-
-
-def rewrite_again(path: Path, *, data: str | Data = None, dump: Path | Dumps | None = None) -> Trace:
-    """Run what a reproducer holds.
-
-    Args:
-        path: the file that a failing pass left.
-        data: takes the place of the data that it names.
-        dump: see `rewrite`.
-
-    Raises:
-        UsageError: it is no reproducer, or its data were given from Python and are not given now.
-        NascError: what it was written for.
-    """
-    from .compiler.reproducer import PYTHON, Reproducer
-
-    held = Reproducer.load(path)
-    if held.data == PYTHON and data is None:
-        raise UsageError(f"{path}: its data were given from Python", mend="Name them: --data model.py")
-    return rewrite(held.network, held.pipeline, data=data if data is not None else held.data, seed=held.seed, dump=dump)
-
-
-def _context(data: str | Data, seed: int) -> Context:
-    from .compiler.passes import Context
-
-    if isinstance(data, str):
-        task = load_task(data)
-        return Context.of(lambda: _batches(task), seed=seed)
-    return Context.of(data, seed=seed)
-
-
-def _batches(task: Any) -> Any:
-    for inputs in task.calibration_batches():
-        yield tuple(inputs.values()) if isinstance(inputs, dict) else inputs
 
 
 def space(network: Network, settings: Settings | None = None) -> Survey:

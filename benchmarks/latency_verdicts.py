@@ -1,6 +1,6 @@
 """How often the latency meter is wrong: two sessions of one network, and a network made about 10 % slower.
 
-    python benchmarks/latency_verdicts.py [--comparisons 100] [--network mlp|conv] [--gpu] [--json FILE]
+    python benchmarks/latency_verdicts.py [--comparisons 100] [--network mlp|conv] [--image 224] [--gpu] [--json FILE]
 
 Every comparison makes two fresh sessions, so that the luck of memory placement is drawn anew. Every other comparison
 runs while another process keeps all processors busy. Wrong are FASTER or SLOWER between equal networks, and anything
@@ -81,7 +81,7 @@ class Builder:
         return model.SerializeToString()
 
 
-def mlp(*, slower: bool) -> tuple[bytes, list[int]]:
+def mlp(*, slower: bool, image: int) -> tuple[bytes, list[int]]:
     """16-64-32-32-5 at batch 1; the slower one has one more layer."""
     build = Builder()
     value, width = "x", 16
@@ -90,7 +90,7 @@ def mlp(*, slower: bool) -> tuple[bytes, list[int]]:
     return build.model(build.linear(value, width, 5), [1, 16], 5), [1, 16]
 
 
-def conv(*, slower: bool, image: int = 224) -> tuple[bytes, list[int]]:
+def conv(*, slower: bool, image: int) -> tuple[bytes, list[int]]:
     """ResNet-18's convolutions; the slower one has two more in its first stage: 10 % more time."""
     build = Builder()
     value = build.node("Relu", build.conv("x", 3, 64, size=7, stride=2))
@@ -129,10 +129,10 @@ def busy_machine() -> Generator[None, None, None]:
         process.communicate()
 
 
-def compare(name: str, comparisons: int, *, slower: bool, target: Target) -> list[Latency]:
+def compare(name: str, comparisons: int, image: int, *, slower: bool, target: Target) -> list[Latency]:
     """So many comparisons of fresh sessions, every other one on a busy machine."""
     clock = "wall" if on_gpu(target) else "auto"
-    network, other = NETWORKS[name](slower=slower), NETWORKS[name](slower=False)
+    network, other = NETWORKS[name](slower=slower, image=image), NETWORKS[name](slower=False, image=image)
     results: list[Latency] = []
     for number in range(comparisons):
         with busy_machine() if number % 2 else nullcontext():
@@ -169,6 +169,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--comparisons", type=int, default=20, help="of each pair of networks (100 for the whole)")
     parser.add_argument("--network", choices=[*NETWORKS], action="append", help="only this one")
+    parser.add_argument("--image", type=int, default=224, help="pixels of a side for conv")
     parser.add_argument("--gpu", action="store_true", help="on the CUDA provider")
     parser.add_argument("--json", type=Path, help="write the records to this file")
     options = parser.parse_args()
@@ -177,7 +178,7 @@ def main() -> int:
     records: list[dict[str, object]] = []
     for name in options.network or NETWORKS:
         for slower in (False, True):
-            results = compare(name, options.comparisons, slower=slower, target=target)
+            results = compare(name, options.comparisons, options.image, slower=slower, target=target)
             rows += summary(name, results, slower=slower)
             records += [{"network": name, "slower": slower} | result.as_dict() for result in results]
     print(" ".join(f"{key:>14}" for key in rows[0]))

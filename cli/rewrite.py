@@ -51,7 +51,7 @@ def opt(
     timing: Annotated[bool, typer.Option("--timing", help="Print how long each pass took.")] = False,
 ) -> None:
     """Rewrite a network by a pipeline of passes, verify it after each, and print it."""
-    from .. import api
+    from .. import api, rewriting
     from ..compiler.dumps import Dumps
     from ..ir.errors import UsageError
 
@@ -65,11 +65,11 @@ def opt(
     if run_reproducer:
         if passes:
             raise UsageError("--run-reproducer has its own pipeline", mend="Leave --passes out.")
-        trace = api.rewrite_again(Path(model), data=data, dump=dumps)
+        trace = rewriting.rewrite_again(Path(model), data=data, dump=dumps)
     else:
         network = api.load_network(model, input=input, weights=weights, arguments=arg)
         own = model if model.endswith(".py") else None
-        trace = api.rewrite(network, passes, data=data or own, seed=seed, dump=dumps, reproducer=reproducer)
+        trace = rewriting.rewrite(network, passes, data=data or own, seed=seed, dump=dumps, reproducer=reproducer)
     if output is None:
         print_text(str(trace.network.graph))
     else:

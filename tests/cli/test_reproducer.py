@@ -8,7 +8,7 @@ from typing import Any
 import nasc
 import pytest
 import torch
-from nasc import api
+from nasc import rewriting
 from nasc.cli import app
 from nasc.compiler.network import Network
 from nasc.compiler.passes import PASSES, Context, Pass, PassError
@@ -116,18 +116,20 @@ def test_a_crash_of_a_pass_is_one_message_with_a_reproducer(here: Path, broken: 
     assert "Traceback" not in said
     assert Reproducer.load(here / "nasc-reproducer.nasc").pipeline == "stumble | cleanup"
     with pytest.raises(NascError, match="stumble failed") as raised:
-        api.rewrite_again(here / "nasc-reproducer.nasc")
+        rewriting.rewrite_again(here / "nasc-reproducer.nasc")
     assert isinstance(raised.value.__cause__, KeyError)
 
 
 def test_from_python_with_data_that_no_file_names(here: Path) -> None:
     net = nasc.load_network("net.nasc")
     with pytest.raises(PassError):
-        api.rewrite(net, "quantize{weights=i8} | resize{a=12}", data=torch.rand(4, 16), reproducer=here / "r.nasc")
+        rewriting.rewrite(
+            net, "quantize{weights=i8} | resize{a=12}", data=torch.rand(4, 16), reproducer=here / "r.nasc"
+        )
     with pytest.raises(UsageError, match=r"its data were given from Python\n  Name them"):
-        api.rewrite_again(here / "r.nasc")
+        rewriting.rewrite_again(here / "r.nasc")
     with pytest.raises(PassError, match="integer weights cannot grow"):
-        api.rewrite_again(here / "r.nasc", data=torch.rand(4, 16))
+        rewriting.rewrite_again(here / "r.nasc", data=torch.rand(4, 16))
 
 
 def test_what_is_no_reproducer(here: Path) -> None:
