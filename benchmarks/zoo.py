@@ -37,7 +37,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[1] / "tests")  # this folder 
 from zoo.models import ZooModel, zoo  # noqa: E402
 from zoo.survey import Row, survey  # noqa: E402
 
-LIMIT_S, PEER_LIMIT_S = 900, 120
+LIMIT_S, PEER_LIMIT_S = 900, 60
 """Seconds that one network may take, and each peer on it."""
 
 
