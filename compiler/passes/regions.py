@@ -15,11 +15,11 @@ from ...ir import STORED, Graph, Op, fresh_name, operand, rebuilt
 from ...ir.formats import F32
 from ..network import Network
 from .integers import CARRIERS, CLAMPS, MOVERS, integer_layers, is_stored, numbers, takes_codes
-from .pays import ALONE, between_ns, layer_ns, read_ns, round_ns
+from .pays import ALONE, CONVOLUTIONS, between_ns, layer_ns, read_ns, round_ns
 
 REAL, CODES = "in real numbers", "in codes"
 """The two ends of a cut; no value has such a name."""
-KERNELS = ("linear", "conv1d", "conv2d", "conv3d")
+KERNELS = ("linear", *CONVOLUTIONS)
 """Layers that have integer kernels."""
 LARGEST = 1 << 28
 """What all links together may cost: capacities are whole numbers of 32 bits, and some of them stand for no limit."""
