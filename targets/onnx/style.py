@@ -28,6 +28,8 @@ class Style:
         fold_weights: stored codes that no integer kernel takes are read back by a Cast and a Mul, which the runtime
             computes once, when it loads the model; a DequantizeLinear it would compute at every call.
         integer_kernels: the runtime multiplies codes where a layer's input and weight are integers.
+        round_behind_pools: a quantize behind a max pool of numbers stays there, by a node that does nothing: the
+            runtime would move it before the pool, and pool codes slowly.
     """
 
     unsigned: bool = True
@@ -37,17 +39,19 @@ class Style:
     matmul_nbits: bool = True
     fold_weights: bool = True
     integer_kernels: bool = True
+    round_behind_pools: bool = True
 
 
 ONNXRUNTIME = Style()
 """ONNX Runtime's CPU provider: u8 x i8 kernels are the fastest and the only ones that fuse throughout."""
 
-CUDA = Style(integer_kernels=False)
+CUDA = Style(integer_kernels=False, round_behind_pools=False)
 """ONNX Runtime's CUDA provider: codes are only how weights lie in the file and activations are rounded."""
 
 TENSORRT = Style(
-    unsigned=False, clip_codes=False, keep_floats=False, packed=False, matmul_nbits=False, fold_weights=False
-)
+    unsigned=False, clip_codes=False, keep_floats=False, packed=False, matmul_nbits=False, fold_weights=False,
+    round_behind_pools=False,
+)  # fmt: skip
 """TensorRT takes signed codes whose zero is 0, and no arithmetic on codes."""
 
 

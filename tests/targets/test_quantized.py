@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from nasc.ir import Graph
 from nasc.targets import check_placement, target_named
+from nasc.targets.onnx import emit
+from nasc.targets.onnx.style import Style
 from nasc.targets.plan import INTEGER_KERNELS
 
 from . import reference
-from .conftest import Array, Dictionary, calibrated, graph_of, lengths
+from .conftest import Array, Dictionary, calibrated, graph_of, lengths, random_weights
 
 CPU = target_named("onnxruntime:cpu")
 
@@ -188,3 +190,33 @@ def test_wide_integers_are_exact_and_float() -> None:
             step = graph.types[name].step
             unit = 1e-3 if step is None or step.value is None else 1.01 * step.value
             assert np.abs(a - b).max() <= unit, name
+
+
+POOLED = """
+graph @pooled(%x: f32[N, 16, 8, 8]) {
+  FIRST
+  %p: f32[N, 16, 4, 4] = max_pool2d %h {kernel_size=[2, 2], stride=[2, 2]}
+  %p.q: u8<0.1, 100>[N, 16, 4, 4] = quantize %p
+  %w: i8<per 0>[8, 16, 1, 1] = weight
+  %y: f32[N, 8, 4, 4] = conv2d %p.q, %w
+  %y.q: u8<0.1, 100>[N, 8, 4, 4] = quantize %y
+  return %y.q
+}"""
+NUMBERS = "%h: f32[N, 16, 8, 8] = elu %x"
+INTEGERS = """%x.q: u8<0.1, 100>[N, 16, 8, 8] = quantize %x
+  %v: i8<per 0>[16, 16, 1, 1] = weight
+  %h: f32[N, 16, 8, 8] = conv2d %x.q, %v"""
+
+
+def test_what_pools_numbers_is_rounded_behind() -> None:
+    """The runtime by itself would round before the pool and then pool codes, slowly; behind integers it should."""
+
+    def kernels(first: str, style: Style) -> list[str]:
+        graph = graph_of(POOLED.replace("FIRST", first))
+        model = emit(graph, random_weights(graph), style=style).SerializeToString()
+        return [node.kind for node in CPU.load(model, placed=True).placement().nodes]
+
+    kept, moved = kernels(NUMBERS, Style()), kernels(NUMBERS, Style(round_behind_pools=False))
+    assert kept.index("MaxPool") < kept.index("QuantizeLinear")
+    assert moved.index("MaxPool") > moved.index("QuantizeLinear")
+    assert "Max" not in kernels(INTEGERS, Style())
