@@ -48,6 +48,10 @@ def compile(
     batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  [default: 1]")] = None,
     threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  [default: 1]")] = None,
     storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  [default: a journal in the folder]")] = None,
+    only_faster: Annotated[
+        bool | None,
+        typer.Option(help="Give layers whose integers take longer than float their real numbers back."),
+    ] = None,
     forecast: Annotated[
         bool | None,
         typer.Option("--forecast/--no-forecast", help="Forecast latency; do not measure what is surely beaten."),
@@ -83,6 +87,7 @@ def compile(
         "search.width_multiple": width_multiple,
         "search.tolerance": tolerance,
         "search.storage": storage,
+        "search.only_faster": only_faster,
         "search.forecast": forecast,
         "search.time_limit_s": time_limit,
         "training.epochs": train_epochs,

@@ -96,6 +96,9 @@ class SearchSettings(Section):
         default=False,
         description="forecast latency from the profiles of measured candidates, and do not measure those surely beaten",
     )
+    only_faster: bool = Field(
+        default=False, description="give layers whose integers take longer than float their real numbers back"
+    )
     time_limit_s: float | None = Field(default=None, gt=0, description="stop proposing candidates after this time")
     storage: str | None = Field(default=None, description="Optuna storage URL; unset: a journal in the output folder")
 

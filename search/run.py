@@ -11,6 +11,7 @@ from typing import Any
 
 from ..compiler.analyses.branches import branches
 from ..ir.errors import NascError, UsageError
+from ..targets.statistics import Verdict
 from .allocation import Proposals
 from .budgets import allocator, largest_budget, saved
 from .config import Settings
@@ -40,6 +41,10 @@ from .trials import Trials
 
 SAFETY = {"isolate", "limit_s", "memory_limit_bytes"}
 """Settings of measuring that change no figure: a study goes on when they are changed."""
+
+ONLY_FASTER = (
+    "uniform 8 bits take longer than float here; `--only-faster` leaves those layers real whose integers do not pay"
+)
 
 
 class Interrupted(NascError):
@@ -119,6 +124,8 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
     )
     reference = _reference(problem, space, plan, ladder, study, observer)
     trials.run()
+    if not settings.search.only_faster and slower_in_8_bits(_reference_told(space, plan, study) or reference):
+        trials.observer.notice(ONLY_FASTER)
     if ladder.forecast is not None and (told := ladder.forecast.summary()) is not None:
         trials.observer.notice(told)
     rule = winner_rule(problem, settings, wanted)
@@ -313,6 +320,12 @@ def _reference_told(space: Space, plan: Plan, study: OpenStudy) -> Record | None
     if wanted is None:
         return None
     return next((r for r in study.records if parameters(space, r.assignment) == parameters(space, wanted)), None)
+
+
+def slower_in_8_bits(reference: Record | None) -> bool:
+    """Whether the network in uniform 8 bits was measured and is slower than in float."""
+    figure = None if reference is None else reference.figures.get("latency")
+    return figure is not None and figure.verdict == Verdict.SLOWER
 
 
 class _Writing(Observer):

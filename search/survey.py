@@ -149,6 +149,7 @@ def described_space(
     """
     chosen, calibration = settings.search, settings.calibration
     runs_on = f"target={target}"
+    places = f"{runs_on}, only=faster" if chosen.only_faster else runs_on
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
@@ -161,7 +162,7 @@ def described_space(
         blocks=blocks,
         sizing=sizing_of(settings, target),
         before=BEFORE,
-        after=f"place{{{runs_on}}} | calibrate{{{', '.join(options)}}} | legalize{{{runs_on}}}",
+        after=f"place{{{places}}} | calibrate{{{', '.join(options)}}} | legalize{{{runs_on}}}",
     )
     runtime = target_named(target)
     if not (latency_counts(chosen.objectives) and suspects(space)) or runtime.unavailable():

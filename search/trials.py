@@ -21,6 +21,8 @@ from .study import OpenStudy, Running
 FAILURES = 8
 """So many failures in a row, or nothing but failures among the first ones, are a fault and no bad luck."""
 FIRST_FAILURES = 3
+SETTLED = 100
+"""So many known candidates in a row, untried configurations among them, end a search: its space holds few networks."""
 
 
 @dataclass
@@ -61,7 +63,7 @@ class Trials:
         return sum(r.paid for r in self.study.records)
 
     def run(self) -> None:
-        """Go on until as many candidates are paid for as asked, the space is exhausted, or time is up.
+        """Go on until as many candidates are paid for as asked, the space holds no other networks, or time is up.
 
         Raises:
             NascError: candidates fail one after the other.
@@ -71,6 +73,12 @@ class Trials:
             if len(self.tried) >= self.space.size:
                 self.observer.notice(
                     f"all {self.space.size:,} configurations of the space have been tried; the search ends"
+                )
+                return
+            if self._repeats() >= SETTLED:
+                self.observer.notice(
+                    f"{SETTLED} configurations in a row gave networks that are known already; the search ends after "
+                    f"{self.paid} of {self.trials} candidates"
                 )
                 return
             if self.deadline is not None and time.monotonic() >= self.deadline:

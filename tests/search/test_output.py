@@ -250,6 +250,25 @@ def test_a_reference_outside_of_the_space_is_evaluated_beside_the_trials(tmp_pat
     assert again.reference == found.reference
 
 
+@dataclass
+class NoIntegers(SmallJudge):
+    """A device on which integers take longer."""
+
+    def measure(self, network, metrics):  # type: ignore[no-untyped-def]
+        found = super().measure(network, metrics)
+        slower = {name: replace(figure, verdict="SLOWER") for name, figure in found.items()}
+        return slower if any(w <= 8 for _, w, _ in bits(network.graph).values()) else found
+
+
+def test_where_8_bits_are_slower_it_is_said_what_helps(tmp_path: Path) -> None:
+    found = run(tmp_path / "out", 4, judge=NoIntegers(overhead=None))
+    assert any("`--only-faster` leaves those layers real" in text for text in found.notices)
+    asked = run(tmp_path / "two", 4, judge=NoIntegers(overhead=None), search__only_faster=True)
+    assert not any("--only-faster" in text for text in asked.notices)
+    assert all("only=faster" in r.pipeline for r in asked.trials)
+    assert any("in a row gave networks that are known already" in text for text in asked.notices)
+
+
 def test_finalists_are_trained_where_that_is_possible(tmp_path: Path) -> None:
     builder = SmallBuilder(trains=True)
     found = run(tmp_path / "out", 30, builder=builder)
