@@ -83,7 +83,8 @@ def max_pool(writer: Writer, op: Op) -> None:
 
     Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
     stand for, of which the largest is one of them, so nothing is rounded. ONNX Runtime takes no padding of the length
-    of the kernel, as dilated windows may ask for; that is padded before, with numbers that never win.
+    of the kernel, as dilated windows may ask for; that is padded before, with numbers that never win. It merges a Pad
+    with zeros into the pool, where they would never win (1.31.1); a maximum of one operand stands between them.
     """
     rank, quantized = int(op.kind[-2]), op.type.quantized
     window = window_of(writer, op, rank)
@@ -91,6 +92,9 @@ def max_pool(writer: Writer, op: Op) -> None:
     overlong = any(pad >= k for pad, k in zip(pads, window.kernel * 2, strict=True))
     numbers = quantized and (op.type.format.bits > 8 or overlong)
     given = writer.real(op.inputs[0]) if numbers else writer.moved(op)
+    before = writer.graph.producers.get(op.inputs[0])
+    if before is not None and before.kind == "pad" and not quantized:
+        given = writer.node("Max", [given], f"{op.name}/input")
     if overlong:
         lead = (0,) * (writer.type(op.inputs[0]).rank - rank)
         around = writer.integers(lead + pads[:rank] + lead + pads[rank:])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from nasc.targets import target_named
+from support import graphs
+from support.networks import network_of
 
 from . import reference
 from .conftest import graph_of, random_weights
@@ -109,3 +112,16 @@ def test_linear_layers_of_any_rank_float_and_quantized(
       return %y
     }}""".replace("AXES", axes)
     agrees(text, (batch, *lead[1:], into))
+
+
+@pytest.mark.parametrize("kind", ["max_pool2d", "avg_pool2d"])
+def test_zeros_around_an_image_win_against_negative_numbers(kind: str) -> None:
+    """ONNX Runtime merges a Pad with zeros into the pool behind it, whose own padding never wins."""
+    lines = (
+        "  %p: f32[N, 2, 10, 10] = pad %x {pad=[1, 1, 1, 1], value=0.0}\n"
+        f"  %y: f32[N, 2, 4, 4] = {kind} %p {{kernel_size=[3, 3], stride=[2, 2]}}"
+    )
+    network = network_of(graphs.graph_of(lines, inputs="%x: f32[N, 2, 8, 8]"))
+    x = torch.randn(2, 2, 8, 8) - 3
+    (found,) = CPU.load(CPU.emit(network.graph, network.weights)).run([x.numpy()])
+    np.testing.assert_allclose(found, network(x).numpy(), rtol=1e-6)

@@ -31,8 +31,8 @@ from torch import Tensor, nn
 
 TOLERANCE = 1e-8
 """Largest difference allowed, relative to the largest output."""
-DIFFERS = 1e-6
-"""What a control must differ by at least."""
+DIFFERS, CLEARLY = 1e-9, 1e4
+"""What a control must differ by at least, and how many times as much as what is to stay."""
 BUDGET = (2.0, 16.0, 30e6)
 """How many times its parameters a network may have when it is grown for a proof: always the first, the second as long
 as it stays below the third number of parameters."""
@@ -64,7 +64,7 @@ class Proof:
     @property
     def holds(self) -> bool:
         """Whether the outputs stayed and the control's did not; a network without free widths proves nothing."""
-        return self.widths > 0 and self.error < TOLERANCE and self.control > DIFFERS
+        return self.widths > 0 and self.error < TOLERANCE and self.control > max(DIFFERS, CLEARLY * self.error)
 
     def __str__(self) -> str:
         verdict = "holds" if self.holds else "FAILS"
