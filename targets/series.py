@@ -1,8 +1,8 @@
 """Timed calls of several runs in turns: warm-up, blocks, rounds, and the clock that fits them.
 
-A *block* is a few calls of one run back to back; where another run came before, untimed calls lead in, so that the run
-finds its own data in the caches. A *round* is a block of every run in random order and another in the opposite order
-(A B B A), so a drift of the machine that is steady over a round cancels from every ratio.
+A *block* is a few calls of one run back to back; where another run came before and calls are short, untimed ones lead
+in, so that the run finds its own data in the caches. A *round* is a block of every run in random order and another in
+the opposite order (A B B A), so a drift of the machine that is steady over a round cancels from every ratio.
 """
 
 from __future__ import annotations
@@ -25,6 +25,9 @@ THREAD_CPU = "thread-cpu"
 
 # Linux lets a task run for about this long before another that waits gets its turn (EEVDF's base slice: 2.8 ms).
 SCHEDULER_SLICE_S = 0.003
+# Calls of at least this length are not led in: caches fill again in far less, and the time is better spent on calls
+# that count. In random order each run finds the other's data as often.
+LONG_S = 0.003
 # From these loads on, a machine is said to be contended.
 PRESSURE_LIMIT = 0.05
 WALL_PER_CPU_LIMIT = 1.03
@@ -135,7 +138,7 @@ class SeriesOfRounds:
         for lane, call_s in zip(self.lanes, calls_s, strict=True):
             affordable = int(share_s / call_s * 8 / 17)  # a round is two blocks and a lead-in of an eighth of one
             lane.calls = max(1, min(round(block_s / call_s), affordable, MOST_CALLS))
-            lane.lead_in = max(1, lane.calls // 8) if share_s >= 3 * call_s else 0
+            lane.lead_in = max(1, lane.calls // 8) if share_s >= 3 * call_s and call_s < LONG_S else 0
         self.began = self.host.counters()
 
     def run_round(self) -> None:
