@@ -25,8 +25,8 @@ THREAD_CPU = "thread-cpu"
 
 # Linux lets a task run for about this long before another that waits gets its turn (EEVDF's base slice: 2.8 ms).
 SCHEDULER_SLICE_S = 0.003
-# Calls of at least this length are not led in: caches fill again in far less, and the time is better spent on calls
-# that count. In random order each run finds the other's data as often.
+# Calls of at least this length are not led in: the time is better spent on calls that count. In random order each run
+# finds the other's data as often; ResNet-18 in 8 bits over float (3 and 9 ms) came out the same to 1 % either way.
 LONG_S = 0.003
 # From these loads on, a machine is said to be contended.
 PRESSURE_LIMIT = 0.05
