@@ -27,7 +27,7 @@ from nasc.compiler.passes import Context
 from nasc.compiler.pipeline import parse_pipeline
 from nasc.ir import layers, parse, text
 from nasc.targets import static_cost, target_named
-from nasc.targets.bench import example_arrays
+from nasc.targets.bench import REMEMBERED, example_arrays
 from nasc.targets.latency import LatencyMeter
 from nasc.targets.latency_model import Example, LatencyModel, disturbed, fit, spearman, spent, work_of
 from nasc.targets.profile import kernels_of
@@ -54,11 +54,12 @@ def draw(network: Network, random: Random) -> str:
     return " | ".join([*passes, "legalize"])
 
 
-def measured(network: Network, reference: Any, budget_s: float) -> dict[str, Any]:
+def measured(network: Network, reference: Any, budget_s: float, known_s: float | None) -> dict[str, Any]:
     """A candidate's ratio to the source network, and its profile."""
     artifact = TARGET.emit(network.graph, network.weights)
     session = TARGET.load(artifact)
-    latency = LatencyMeter(budget_s=budget_s).measure(session.bind(example_arrays(session.inputs, 1)), reference)
+    run = session.bind(example_arrays(session.inputs, 1))
+    latency = LatencyMeter(budget_s=budget_s).measure(run, reference, known_s=known_s)
     kernels = kernels_of(TARGET.trace(artifact, budget_s=budget_s / 2))
     assert latency.ratio is not None and latency.reference_s is not None
     return {
@@ -69,6 +70,7 @@ def measured(network: Network, reference: Any, budget_s: float) -> dict[str, Any
         "kernels_s": spent(network.graph, kernels),
         "macs": static_cost(network.graph).macs,
         "seconds": latency.elapsed_s,
+        "flags": [flag.value for flag in latency.flags],
     }
 
 
@@ -85,7 +87,8 @@ def collect(count: int, image: int, seed: int, budget_s: float) -> list[dict[str
         pipeline, start_s = draw(network, random), time.perf_counter()
         candidate = parse_pipeline(pipeline).run(network, context)
         built_s = time.perf_counter() - start_s
-        found.append({"pipeline": pipeline, "built_s": built_s, **measured(candidate, reference, budget_s)})
+        known_s = min((record["reference_s"] for record in found[-REMEMBERED:]), default=None)
+        found.append({"pipeline": pipeline, "built_s": built_s, **measured(candidate, reference, budget_s, known_s)})
         print(f"\r{number + 1}/{count}", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
     return found

@@ -40,8 +40,8 @@ from torch import Tensor, nn
 
 CPU = target_named("onnxruntime:cpu")
 PIPELINE = (
-    "cleanup | fold-batch-norm | merge-linear | quantize{weights=i8, activations=u8} | place | calibrate{METHOD}"
-    " | legalize"
+    "cleanup | fold-batch-norm | merge-linear | quantize{weights=i8, activations=u8} | place{only=faster}"
+    " | calibrate{METHOD} | legalize"
 )
 BATCH = 16
 U8, S8 = ortq.QuantType.QUInt8, ortq.QuantType.QInt8

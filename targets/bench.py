@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
@@ -23,8 +24,23 @@ from .provenance import host, model_digest, now, size_bytes, versions
 
 KEPT = 4
 """So many baselines stay loaded."""
+REMEMBERED = 8
+"""The best of a baseline's latencies in so many series is what the device can do."""
 
 Call = Callable[[], Any]
+
+
+@dataclass(eq=False)
+class Baseline:
+    """A network that others are compared with.
+
+    Args:
+        run: one call of it.
+        latencies_s: its latency in the last series that it took part in.
+    """
+
+    run: Call
+    latencies_s: deque[float] = field(default_factory=lambda: deque[float](maxlen=REMEMBERED))
 
 
 @dataclass(eq=False)
@@ -40,7 +56,7 @@ class Bench:
     target: Target
     lock: bool = True
     parent: int | None = None
-    _baselines: dict[tuple[str, int, int], Call] = field(default_factory=dict[tuple[str, int, int], Call])
+    _baselines: dict[tuple[str, int, int], Baseline] = field(default_factory=dict[tuple[str, int, int], Baseline])
 
     def __enter__(self) -> Bench:
         return self
@@ -75,14 +91,18 @@ class Bench:
         meter = self.meter(conditions) if "energy" in conditions.metrics else None
         began = now()
         run = bound(self.load(model, threads=conditions.threads), conditions.batch)
-        other = None if baseline is None else self._baseline(baseline, conditions)
+        base = None if baseline is None else self._baseline(baseline, conditions)
+        other = None if base is None else base.run
+        known_s = None if base is None else min(base.latencies_s, default=None)
         latency, energy, baseline_energy = None, None, None
         timer = self.timer(conditions)
         if "latency" in conditions.metrics:
             floor = None
             if conditions.floor:
                 floor = bound(self.target.load(self.target.floor(model), threads=conditions.threads), 1)
-            latency = timer.measure(run, other, floor)
+            latency = timer.measure(run, other, floor, known_s)
+            if base is not None and latency.reference_s is not None:
+                base.latencies_s.append(latency.reference_s)
         if meter is not None:
             energy = self._told(meter, model, conditions).measure(run)
             if baseline is not None and other is not None and conditions.baseline_energy:
@@ -149,12 +169,12 @@ class Bench:
         prices = meter.prices if kept is None or kept.energy is None else EnergyPrices.of(kept.energy)
         return replace(meter, work=work_of_kernels(self.profile(model, conditions)), prices=prices)
 
-    def _baseline(self, model: Artifact | Path, conditions: Conditions) -> Call:
+    def _baseline(self, model: Artifact | Path, conditions: Conditions) -> Baseline:
         key = (model_digest(model), conditions.threads, conditions.batch)
         if key not in self._baselines:
             while len(self._baselines) >= KEPT:
                 self._baselines.pop(next(iter(self._baselines)))
-            self._baselines[key] = bound(self.load(model, threads=conditions.threads), conditions.batch)
+            self._baselines[key] = Baseline(bound(self.load(model, threads=conditions.threads), conditions.batch))
         return self._baselines[key]
 
     def _device(self, meter: EnergyMeter | None) -> dict[str, Any]:

@@ -13,7 +13,17 @@ from ..ir.errors import UsageError
 from .host import Host, Load, ThisHost
 from .lock import DEFAULT_TIMEOUT_S, device_lock
 from .series import WALL, Lane, Run, SeriesOfRounds, no_collection
-from .statistics import Interval, Ratio, Verdict, judge, median_interval, paired_ratio, percentile
+from .statistics import (
+    SLOWED,
+    Interval,
+    Ratio,
+    Verdict,
+    judge,
+    median_interval,
+    percentile,
+    undisturbed,
+    undisturbed_ratio,
+)
 
 # After how many rounds the samples are looked at. Half of the permitted error is spent on looking early, half on the
 # last look, which comes when the time is up.
@@ -32,6 +42,8 @@ class Flag(StrEnum):
     FEW_ROUNDS = "few-rounds"  # the budget ended before there were rounds enough for the asked confidence
     WIDE = "wide"  # the budget ended before the interval was as narrow as asked
     NEAR_TIMER = "near-timer"  # a call is less than 20 readings of the clock
+    SLOWED = "slowed"  # the reference never came within a tenth of the latency it is known to have
+    UNEVEN = "uneven"  # a quarter of the rounds or more found the machine slowed down, and do not count
     OVERHEAD_BOUND = "overhead-bound"  # at least half of the latency is the floor: runtime overhead, not arithmetic
 
 
@@ -40,15 +52,16 @@ class Latency:
     """One run's latency, as measured.
 
     Args:
-        median_s: median over rounds of the time of one call, on `clock`.
+        median_s: median over the undisturbed rounds (see `statistics.undisturbed`) of the time of one call, on `clock`.
         ci: where the true median lies.
         p50_s, p90_s, p99_s: percentiles of all timed calls on the wall clock; None where there are fewer than 2, 10 or
             100 of them.
         n: timed calls.
         clock: "wall", or "thread-cpu" where the machine was contended and calls are longer than a scheduler slice; then
             `median_s`, `ci` and `ratio` leave out the time in which other processes ran.
-        wall_median_s: `median_s` on the wall clock, whichever clock was chosen.
-        ratio: the run over its reference, with its interval; None without a reference.
+        wall_median_s: the median over all rounds on the wall clock, whichever clock was chosen.
+        ratio: the run over its reference, with its interval; None without a reference. See
+            `statistics.undisturbed_ratio`.
         verdict: what the ratio amounts to; None without a reference.
         reference_s: median of the reference on `clock`.
         floor_s: median of the floor on the wall clock: what a network of as many nodes that do nothing takes.
@@ -58,6 +71,7 @@ class Latency:
         timer_s: cost of one reading of the clock, already taken off each call.
         elapsed_s: time the series took, warm-up included, waiting for the device not.
         waited_s: time spent waiting for the device.
+        kept: how many rounds were undisturbed.
         rounds_s: the run's value of every round, on `clock`; equal positions in one series belong together.
         reference_rounds_s: the reference's.
     """
@@ -80,6 +94,7 @@ class Latency:
     timer_s: float = 0.0
     elapsed_s: float = 0.0
     waited_s: float = 0.0
+    kept: int = 0
     rounds_s: tuple[float, ...] = field(default=(), repr=False)
     reference_rounds_s: tuple[float, ...] = field(default=(), repr=False)
 
@@ -109,6 +124,7 @@ class Latency:
             "elapsed_s": self.elapsed_s,
             "waited_s": self.waited_s,
             "rounds": len(self.rounds_s),
+            "kept": self.kept,
         }
         if samples:
             record["rounds_s"] = [float(f"{value:.5g}") for value in self.rounds_s]
@@ -146,7 +162,7 @@ class LatencySeries(Mapping[str, Latency]):
             name: the run judged.
             other: the run it is judged against.
         """
-        ratio = paired_ratio(self[name].rounds_s, self[other].rounds_s, self.confidence, EARLY_SHARE)
+        ratio = undisturbed_ratio(self[name].rounds_s, self[other].rounds_s, self.confidence, EARLY_SHARE)
         return ratio, judge(ratio, self.margin, self.confidence)
 
 
@@ -190,21 +206,30 @@ class LatencyMeter:
     seed: int = 0
     host: Host = field(default_factory=ThisHost)
 
-    def measure(self, run: Run, reference: Run | None = None, floor: Run | None = None) -> Latency:
+    def measure(
+        self, run: Run, reference: Run | None = None, floor: Run | None = None, known_s: float | None = None
+    ) -> Latency:
         """Measure one run, paired with a reference if one is given.
 
         Args:
             run: one inference; it must have finished when the call returns.
             reference: another inference to compare with.
             floor: an inference of a network of as many nodes that do nothing: what the runtime costs by itself.
+            known_s: the reference's latency from earlier series on this device, at the machine's best. While it takes
+                over a tenth longer, others slow the machine down, and the ratio may be another one than before: no
+                verdict is final then, and the time counts as time without a processor does (see `patience`).
 
         Raises:
             DeviceBusyError: the device did not come free in time.
         """
-        return self.measure_together({"": run}, reference, {} if floor is None else {"": floor})[""]
+        return self.measure_together({"": run}, reference, {} if floor is None else {"": floor}, known_s)[""]
 
     def measure_together(
-        self, runs: Mapping[str, Run], reference: Run | None = None, floors: Mapping[str, Run] | None = None
+        self,
+        runs: Mapping[str, Run],
+        reference: Run | None = None,
+        floors: Mapping[str, Run] | None = None,
+        known_s: float | None = None,
     ) -> LatencySeries:
         """Measure several runs in one series of rounds.
 
@@ -212,6 +237,7 @@ class LatencyMeter:
             runs: inferences by name.
             reference: what each of them is compared with.
             floors: floors of some of the runs, by the same names.
+            known_s: as in `measure`.
 
         Raises:
             DeviceBusyError: the device did not come free in time.
@@ -223,13 +249,15 @@ class LatencyMeter:
         if unknown := set(floors) - set(runs):
             raise UsageError(f"floors of unknown runs: {', '.join(sorted(unknown))}", mend="Name a run for each floor.")
         if not self.lock:
-            return self._measure(runs, reference, floors)
+            return self._measure(runs, reference, floors, known_s)
         with device_lock("cpu", *self.devices, timeout_s=self.lock_timeout_s) as hold:
-            series = self._measure(runs, reference, floors)
+            series = self._measure(runs, reference, floors, known_s)
         records = {name: replace(record, waited_s=hold.waited_s) for name, record in series.items()}
         return replace(series, records=records)
 
-    def _measure(self, runs: Mapping[str, Run], reference: Run | None, floors: Mapping[str, Run]) -> LatencySeries:
+    def _measure(
+        self, runs: Mapping[str, Run], reference: Run | None, floors: Mapping[str, Run], known_s: float | None
+    ) -> LatencySeries:
         lanes = {name: Lane(name, run) for name, run in runs.items()}
         base = None if reference is None else Lane("reference", reference)
         floor_lanes = {name: Lane(f"floor of {name}", run, compared=False) for name, run in floors.items()}
@@ -242,8 +270,9 @@ class LatencyMeter:
             while True:
                 series.run_round()
                 elapsed_s = self.host.wall_s() - began_s
-                spent_s = max(elapsed_s * series.share(), elapsed_s / self.patience)
-                over = spent_s >= self.budget_s or series.rounds >= LOOKS[-1]
+                over = elapsed_s >= self.patience * self.budget_s or series.rounds >= LOOKS[-1]
+                if elapsed_s * series.share() >= self.budget_s:
+                    over = over or not self._slowed(series, base, known_s)
                 if not over and series.rounds not in LOOKS:
                     continue
                 load, share = series.load(), LAST_SHARE if over else EARLY_SHARE
@@ -251,11 +280,22 @@ class LatencyMeter:
                     name: self._record(series, load, share, lane, base, floor_lanes.get(name))
                     for name, lane in lanes.items()
                 }
-                if over or all(self._settled(record) for record in records.values()):
+                settled = all(self._settled(record) for record in records.values())
+                if over or (settled and not self._slowed(series, base, known_s)):
                     break
         elapsed_s = self.host.wall_s() - began_s
-        records = {name: replace(record, elapsed_s=elapsed_s) for name, record in records.items()}
+        more = (Flag.SLOWED,) if self._slowed(series, base, known_s) else ()
+        records = {n: replace(r, elapsed_s=elapsed_s, flags=r.flags + more) for n, r in records.items()}
         return LatencySeries(records, self.confidence, self.margin)
+
+    def _slowed(self, series: SeriesOfRounds, base: Lane | None, known_s: float | None) -> bool:
+        if base is None or known_s is None:
+            return False
+        rounds_s = np.array(_rounds(base, self._clock(series, series.load())))
+        return float(np.median(rounds_s[undisturbed([rounds_s])])) > SLOWED * known_s
+
+    def _clock(self, series: SeriesOfRounds, load: Load) -> str:
+        return WALL if self.clock == "wall" else series.clock(load)
 
     def _settled(self, record: Latency) -> bool:
         if record.verdict == Verdict.AMBIGUOUS and record.ratio is not None:
@@ -265,17 +305,18 @@ class LatencyMeter:
     def _record(
         self, series: SeriesOfRounds, load: Load, share: float, lane: Lane, base: Lane | None, floor: Lane | None
     ) -> Latency:
-        clock = WALL if self.clock == "wall" else series.clock(load)
-        rounds_s = _rounds(lane, clock)
-        ci = median_interval(rounds_s, self.confidence, share)
-        median_s = float(np.median(rounds_s))
+        clock = self._clock(series, load)
+        compared = [lane] if base is None else [lane, base]
+        rounds_s = np.array([_rounds(each, clock) for each in compared], dtype=np.float64)
+        kept = undisturbed(rounds_s)
+        ci = median_interval(rounds_s[0, kept], self.confidence, share)
+        median_s = float(np.median(rounds_s[0, kept]))
         wall_median_s = float(np.median(lane.wall_rounds_s))
-        ratio = None if base is None else paired_ratio(rounds_s, _rounds(base, clock), self.confidence, share)
+        ratio = None if base is None else undisturbed_ratio(rounds_s[0], rounds_s[1], self.confidence, share)
         floor_s = None if floor is None else float(np.median(floor.wall_rounds_s))
         overhead_bound = None if floor_s is None else floor_s >= wall_median_s / 2
         width = (ci.high - ci.low) / 2 / median_s if ratio is None else ratio.half_width
         reached = (ci if ratio is None else ratio.interval).confidence
-        compared = [lane] if base is None else [lane, base]
         flags = {
             Flag.CONTENDED: series.contended(load),
             Flag.OTHERS_BUSY: load.others is not None and load.others >= 0.25,
@@ -284,6 +325,7 @@ class LatencyMeter:
             Flag.FEW_ROUNDS: reached < self.confidence,
             Flag.WIDE: width > self.width,
             Flag.NEAR_TIMER: wall_median_s < 20 * series.timer_s,
+            Flag.UNEVEN: kept.mean() <= 0.75,
             Flag.OVERHEAD_BOUND: overhead_bound is True,
         }
         return Latency(
@@ -297,13 +339,14 @@ class LatencyMeter:
             wall_median_s=wall_median_s,
             ratio=ratio,
             verdict=None if ratio is None else judge(ratio, self.margin, self.confidence),
-            reference_s=None if base is None else float(np.median(_rounds(base, clock))),
+            reference_s=None if base is None else float(np.median(rounds_s[1, kept])),
             floor_s=floor_s,
             overhead_bound=overhead_bound,
             flags=tuple(flag for flag, raised in flags.items() if raised),
             load=load,
             timer_s=series.timer_s,
-            rounds_s=tuple(rounds_s),
+            kept=int(kept.sum()),
+            rounds_s=tuple(_rounds(lane, clock)),
             reference_rounds_s=() if base is None else tuple(_rounds(base, clock)),
         )
 

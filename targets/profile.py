@@ -35,7 +35,7 @@ class KernelProfile:
         ops: the ops of the network that it computes, the layer among them; a foreign file's nodes.
         location: the user's line of the layer, where the file says it.
         format: what it computes in: `i8` for integer kernels, `f32`.
-        time_s: lower quartile of its times.
+        time_s: lower decile of its times.
         share: of the time of all kernels.
         macs: multiply-additions, as the kernel runs them.
         activation_bytes: bytes of activations read and written.
@@ -134,7 +134,7 @@ class NetworkProfile:
         """What to know before using the figures, and the figures of the whole."""
         found = [
             f"latency without the profiler {seconds(self.latency.median_s)}, "
-            f"kernels together {seconds(self.kernels_s)} (lower quartiles of {self.calls} calls)"
+            f"kernels together {seconds(self.kernels_s)} (lower deciles of {self.calls} calls)"
         ]
         if self.bound_s is not None and self.achieved is not None:
             found.append(

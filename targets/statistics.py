@@ -16,6 +16,13 @@ from statistics import NormalDist
 import numpy as np
 import numpy.typing as npt
 
+SLOWED = 1.1
+"""Rounds that took longer than this much of the best ones found the machine slowed down by others."""
+FEWEST_KEPT = 16
+"""Rounds that are kept in any case."""
+DIFFERENT = 0.01
+"""Chance of two samples as different as this, from which on they are held to differ."""
+
 Samples = Sequence[float] | npt.NDArray[np.float64]
 
 
@@ -107,6 +114,43 @@ def paired_ratio(samples: Samples, reference: Samples, confidence: float, share:
     means = (logs[first] + logs[second]) / 2
     interval = _between(means, worth * (worth + 1) // 2, _signed_rank_tail(worth), confidence, share)
     return Ratio(exp(float(np.median(means))), Interval(exp(interval.low), exp(interval.high), interval.confidence))
+
+
+def undisturbed_ratio(samples: Samples, reference: Samples, confidence: float, share: float = 1.0) -> Ratio:
+    """The ratio of two runs on a machine that others slow down now and then; arguments as in `paired_ratio`.
+
+    A neighbour on the sibling thread of a core or in the caches slows a machine down for seconds at a time, and not
+    every network by the same factor: the ratio then differs between such spells by up to a fifth, while within one it
+    repeats to half a percent. Where the undisturbed rounds have other ratios than the rest (Mann and Whitney's test, at
+    1 %), they alone count; else all do. Neither choice favours a run: ratios of equal runs stay symmetric.
+    """
+    from scipy.stats import mannwhitneyu
+
+    runs = np.array([samples, reference], dtype=np.float64)
+    kept = undisturbed(runs)
+    logs = np.log(runs[0] / runs[1])
+    if not kept.all() and mannwhitneyu(logs[kept], logs[~kept]).pvalue < DIFFERENT:
+        runs = runs[:, kept]
+    return paired_ratio(runs[0], runs[1], confidence, share)
+
+
+def undisturbed(runs: Sequence[Samples] | npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Which rounds found the machine at its best: those at most a tenth slower than the best tenth of them.
+
+    Work of others only ever adds time, so the fastest spell tells most about a network (Chen and Revels, Robust
+    benchmarking in noisy environments, 2016). What a round took is the geometric mean over all runs, so the choice
+    favours none of them.
+
+    Args:
+        runs: of each run, its value of every round.
+
+    Returns:
+        True for rounds to keep: at least `FEWEST_KEPT`, or all.
+    """
+    totals = np.log(np.asarray(runs, dtype=np.float64)).mean(0)
+    ordered = np.sort(totals)
+    best = ordered[(len(ordered) - 1) // 10]
+    return (totals <= best + np.log(SLOWED)) | (totals <= ordered[min(FEWEST_KEPT, len(ordered)) - 1])
 
 
 def judge(ratio: Ratio, margin: float, confidence: float) -> Verdict:

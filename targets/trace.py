@@ -64,8 +64,8 @@ class TracedNode:
 
     @property
     def time_s(self) -> float:
-        """The lower quartile of its times: other processes and interrupts only ever add to them."""
-        return sorted(self.times_s)[len(self.times_s) // 4]
+        """The lower decile of its times: other processes and interrupts only ever add to them."""
+        return sorted(self.times_s)[len(self.times_s) // 10]
 
 
 @dataclass(frozen=True)

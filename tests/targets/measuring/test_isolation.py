@@ -77,7 +77,7 @@ def test_it_measures_what_a_bench_in_this_process_measures(bench: IsolatedBench,
     here = Bench(CPU).measure(model, conditions(), model)
     assert there.latency is not None and here.latency is not None
     assert there.latency.ratio is not None
-    assert there.latency.ratio.value == pytest.approx(1, abs=0.2)
+    assert there.latency.ratio.value == pytest.approx(1, abs=0.5)  # a tenth of a second says no more
     assert len(there.latency.rounds_s) == len(there.latency.reference_rounds_s) >= 1
     theirs, ours = there.provenance, here.provenance
     for name in ("host", "device", "runtime", "versions", "model", "baseline", "conditions"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -14,7 +15,7 @@ from nasc.ir.errors import UsageError
 from nasc.targets.host import Load, ThisHost
 from nasc.targets.latency import Flag, LatencyMeter
 from nasc.targets.lock import DIRECTORY_VARIABLE, DeviceBusyError, device_lock
-from nasc.targets.statistics import Verdict
+from nasc.targets.statistics import Verdict, paired_ratio
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +90,50 @@ def test_identical_runs_are_hardly_ever_called_different(machine: Any, noise: fl
         verdicts.append(meter.measure(host.work(30e-3), host.work(30e-3)).verdict)
     assert verdicts.count(Verdict.FASTER) + verdicts.count(Verdict.SLOWER) <= 1
     assert verdicts.count(Verdict.SAME) >= least_same
+
+
+def neighbour(began_s: float, ended_s: float, factor: float) -> Callable[[float], float]:
+    """What a neighbour on the same core does to one network: a factor, while it works."""
+    return lambda now_s: factor if began_s <= now_s % 4 < ended_s else 1.0
+
+
+def shared_core(machine: Any, began_s: float, ended_s: float) -> tuple[Any, Callable[[], None], Callable[[], None]]:
+    """A host whose neighbour works in part of every four seconds, and two runs that suffer from it differently."""
+    host = machine(noise=0.01)
+
+    def run(cost_s: float, factor: float) -> Callable[[], None]:
+        slower = neighbour(began_s, ended_s, factor)
+        return lambda: host.work(cost_s * slower(host.now_s))()
+
+    return host, run(7.5e-3, 1.5), run(10e-3, 1.2)
+
+
+@pytest.mark.parametrize("began_s", [0.0, 1.0, 2.0])
+def test_a_neighbour_that_slows_networks_differently_leaves_the_ratio_alone(machine: Any, began_s: float) -> None:
+    host, run, other = shared_core(machine, began_s, began_s + 2)
+    latency = LatencyMeter(host=host, width=0.003).measure(run, other, known_s=10e-3)
+    assert latency.ratio is not None and latency.reference_s is not None
+    assert latency.ratio.value == pytest.approx(0.75, rel=0.006)
+    assert latency.median_s == pytest.approx(7.5e-3, rel=0.01)
+    assert latency.reference_s == pytest.approx(10e-3, rel=0.01)
+    assert Flag.SLOWED not in latency.flags
+
+
+def test_control_all_rounds_together_follow_the_neighbour(machine: Any) -> None:
+    host, run, other = shared_core(machine, 1.0, 3.0)
+    latency = LatencyMeter(host=host, width=0.0).measure(run, other)
+    assert Flag.UNEVEN in latency.flags and latency.kept < 0.75 * len(latency.rounds_s)
+    assert paired_ratio(latency.rounds_s, latency.reference_rounds_s, 0.99).value > 0.78
+    assert latency.ratio is not None and latency.ratio.value == pytest.approx(0.75, rel=0.006)
+
+
+def test_a_machine_slower_than_it_is_known_to_be_is_waited_for_and_flagged(machine: Any) -> None:
+    host, run, other = shared_core(machine, 0.0, 4.0)
+    latency = LatencyMeter(host=host, budget_s=2).measure(run, other, known_s=10e-3)
+    assert Flag.SLOWED in latency.flags
+    assert 8 <= latency.elapsed_s < 9
+    patient = LatencyMeter(host=host, budget_s=2).measure(run, other, known_s=11e-3)
+    assert Flag.SLOWED not in patient.flags and patient.elapsed_s < 2.5
 
 
 def test_calls_longer_than_a_slice_are_compared_on_the_threads_clock_of_a_busy_machine(machine: Any) -> None:

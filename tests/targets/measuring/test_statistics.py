@@ -17,6 +17,8 @@ from nasc.targets.statistics import (
     median_interval,
     paired_ratio,
     percentile,
+    undisturbed,
+    undisturbed_ratio,
 )
 
 
@@ -131,3 +133,35 @@ def test_a_percentile_needs_samples_beyond_it() -> None:
     assert percentile(range(99), 99) is None
     assert percentile(range(101), 99) == 99
     assert percentile([1.0, 3.0], 50) == 2.0
+
+
+def test_undisturbed_rounds_are_the_fast_ones_whichever_run_was_slowed() -> None:
+    runs = np.ones((2, 100))
+    runs[0, 30:60] = 1.5
+    runs[1, 60:70] = 1.5
+    assert undisturbed(runs).tolist() == [True] * 30 + [False] * 40 + [True] * 30
+    assert undisturbed(runs[::-1]).tolist() == undisturbed(runs).tolist()
+    assert undisturbed(runs[:, 50:66]).all()  # sixteen rounds are few enough to need them all
+
+
+def test_ratios_of_spells_are_kept_apart_only_where_they_differ() -> None:
+    random = np.random.default_rng(3)
+    noise = np.exp(random.normal(0, 0.01, (2, 200)))
+    slow = np.arange(200) % 40 < 20
+    base = noise[1] * np.where(slow, 1.2, 1)
+    alike = undisturbed_ratio(0.5 * noise[0] * np.where(slow, 1.2, 1), base, 0.99)
+    assert alike == paired_ratio(0.5 * noise[0] * np.where(slow, 1.2, 1), base, 0.99)
+    apart = undisturbed_ratio(0.5 * noise[0] * np.where(slow, 1.5, 1), base, 0.99)
+    assert apart.interval.low <= 0.5 <= apart.interval.high
+    assert apart.half_width < 0.005
+
+
+def test_leaving_rounds_out_leaves_intervals_of_equal_runs_sound() -> None:
+    random = np.random.default_rng(4)
+    covered = 0
+    for _ in range(400):
+        slow = random.random(100) < random.random()
+        rounds = np.exp(random.standard_t(3, (2, 100)) / 100) * np.where(slow, 1.3, 1)
+        ratio = undisturbed_ratio(rounds[0], rounds[1], 0.95)
+        covered += ratio.interval.low <= 1 <= ratio.interval.high
+    assert covered / 400 >= 0.93
