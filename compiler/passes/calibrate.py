@@ -191,7 +191,7 @@ def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bo
         mse: try narrower ranges and keep the one with the smallest squared error.
         power_of_two: only powers of two.
     """
-    least, most = rows.aminmax(dim=1)
+    least, most = rows.amin(dim=1), rows.amax(dim=1)  # several times as fast as aminmax
     peak = torch.maximum(-least, most)
     peak = torch.where(peak > 0, peak.clamp(min=1e-30), 1.0)  # any step holds zeros; this one breaks nothing
     full = (peak / float(largest(format))).to(torch.float32)
@@ -306,7 +306,7 @@ def observed(
         def observe(name: str, tensor: Tensor) -> None:
             if name in found:
                 values = tensor.detach().float()
-                ends = torch.stack(values.aminmax())
+                ends = torch.stack(in_memory_order(values).aminmax())
                 ranges[name].append((float(ends[0]), float(ends[1])))
                 found[name].append(thinned(values, ends, kept // len(batches)))
 
@@ -322,6 +322,12 @@ def observed(
 def channels_last(images: Tensor) -> Tensor:
     """Images laid out so that convolutions and pools on processors run fastest; other tensors as they are."""
     return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
+
+
+def in_memory_order(values: Tensor) -> Tensor:
+    """The same elements with axes in the order in which they lie in memory, where reductions are several times faster
+    than over channels that lie last."""
+    return values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
 
 
 def thinned(values: Tensor, ends: Tensor, limit: int) -> Tensor:
