@@ -10,7 +10,7 @@ is marked estimated, and never stands in for a measured figure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import log, prod
 from typing import Any
 
@@ -218,6 +218,9 @@ class LatencyModel:
         error: median relative error over those networks; None where there were too few to leave any out.
         rank: Spearman's rank correlation over those networks; None likewise.
         examples: networks it was fitted on.
+        whole: the logarithm of a factor and an exponent that lead from the sum of all ops to the latency. Large
+            networks take longer than their ops' prices add up to, small ones less: ResNet-18's candidates take the
+            power 1.3 of it.
     """
 
     prices: Mapping[OpClass, tuple[float, ...]]
@@ -225,6 +228,7 @@ class LatencyModel:
     error: float | None
     rank: float | None
     examples: int
+    whole: tuple[float, float] = (0.0, 1.0)
 
     def predict(self, work: Sequence[OpWork]) -> Prediction:
         """The latency of a network from what its ops have to do."""
@@ -236,7 +240,10 @@ class LatencyModel:
                 unknown.append(entry.kind[0])
                 continue
             ops_s[entry.name] = float(np.dot(prices, entry.amounts))
-        total_s = sum(ops_s.values())
+        sum_s = sum(ops_s.values())
+        factor, exponent = self.whole
+        total_s = float(np.exp(factor) * sum_s**exponent)
+        ops_s = {name: time_s * total_s / sum_s for name, time_s in ops_s.items()} if sum_s else ops_s
         low, high = (total_s * float(np.exp(end)) for end in self.spread)
         return Prediction(total_s, low, high, tuple(dict.fromkeys(unknown)), ops_s)
 
@@ -254,6 +261,10 @@ FOLDS = 5
 """Parts that examples are divided into, to predict each part from the others."""
 FEWEST = 6
 """Examples from which on a model says how wrong it is."""
+ALIKE = 0.2
+"""Logarithm of the ratio between the slowest and the fastest example up to which sizes say nothing of exponents."""
+EXPONENTS = (0.7, 1.5)
+"""Exponents of `LatencyModel.whole` that are believed."""
 UNTOLD = (-log(1.5), log(1.5))
 """The spread of a model that had too few examples to tell."""
 
@@ -269,9 +280,9 @@ def fit(examples: Sequence[Example]) -> LatencyModel:
     """
     if not examples:
         raise ValueError("a latency model needs examples; found none")
-    prices = fitted(examples)
+    model = untold(examples)
     if len(examples) < FEWEST:
-        return LatencyModel(prices, UNTOLD, None, None, len(examples))
+        return model
     predicted = left_out(examples)
     measured = np.array([e.latency_s for e in examples])
     ratios = np.log(measured / predicted)
@@ -279,13 +290,21 @@ def fit(examples: Sequence[Example]) -> LatencyModel:
     low, high = np.quantile(ratios, [0.05, 0.95])
     margin = 1 + 2 / np.sqrt(len(examples))
     error = float(np.median(np.abs(predicted / measured - 1)))
-    return LatencyModel(
-        prices,
-        (float(min(0.0, low) * margin), float(max(0.0, high) * margin)),
-        error,
-        spearman(predicted, measured),
-        len(examples),
-    )
+    spread = (float(min(0.0, low) * margin), float(max(0.0, high) * margin))
+    return replace(model, spread=spread, error=error, rank=spearman(predicted, measured))
+
+
+def untold(examples: Sequence[Example]) -> LatencyModel:
+    """A model that does not say how wrong it is."""
+    model = LatencyModel(fitted(examples), UNTOLD, None, None, len(examples))
+    sums = np.log([max(model.predict(e.work).seconds, 1e-9) for e in examples])
+    if len(examples) < FEWEST or np.ptp(sums) < ALIKE:
+        return model
+    from scipy.stats import theilslopes
+
+    measured = np.log([e.latency_s for e in examples])
+    exponent = float(np.clip(np.asarray(theilslopes(measured, sums))[0], *EXPONENTS))
+    return replace(model, whole=(float(np.median(measured - exponent * sums)), exponent))
 
 
 def left_out(examples: Sequence[Example]) -> Any:
@@ -293,7 +312,7 @@ def left_out(examples: Sequence[Example]) -> Any:
     predicted = np.zeros(len(examples))
     for part in range(min(FOLDS, len(examples))):
         others = [e for i, e in enumerate(examples) if i % FOLDS != part]
-        model = LatencyModel(fitted(others), UNTOLD, None, None, len(others))
+        model = untold(others)
         for i in range(part, len(examples), FOLDS):
             predicted[i] = model.predict(examples[i].work).seconds
     return np.maximum(predicted, 1e-9)

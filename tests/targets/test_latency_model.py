@@ -113,6 +113,19 @@ def test_it_says_how_wrong_it_is() -> None:
     assert inside >= 50  # nine of ten asked
 
 
+def test_networks_that_take_more_than_their_ops_the_larger_they_are() -> None:
+    def grown(example: Example) -> Example:
+        latency_s = 1e-3 * (example.latency_s / 1e-3) ** 1.3
+        factor = latency_s / example.latency_s
+        return Example(example.work, {n: t * factor for n, t in example.times_s.items()}, latency_s)
+
+    model = fit([grown(e) for e in examples(40)])
+    found = [(model.predict(e.work), grown(e).latency_s) for e in examples(20, seed=1)]
+    assert all(p.seconds == pytest.approx(latency_s, rel=0.08) for p, latency_s in found)
+    assert all(sum(p.ops_s.values()) == pytest.approx(p.seconds) for p, _ in found)
+    assert fit(examples(40)).whole == pytest.approx((0.0, 1.0), abs=0.05)
+
+
 def test_examples_are_predicted_by_models_that_have_not_seen_them() -> None:
     """One example that is far off spoils its own prediction only where it was fitted to."""
     found = examples(10)
