@@ -160,7 +160,6 @@ def test_a_pipeline_of_another_space_is_refused(graph: Graph) -> None:
         ("fc9: weights=i4", "no layer matches 'fc9'\n  Did you mean fc"),
         ("fc1", "cannot be read"),
         ("fc1: weigths=i4", "Did you mean weights"),
-        ("fc1: weights=u4", "weights are signed"),
         ("fc1: weights=i17", "weights: 'i17' is no format"),
         ("fc1: weights=f64", "any format of 16 bits or fewer or f32"),
         ("fc1: activations=f16", "without blocks, or f32"),
