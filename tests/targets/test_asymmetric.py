@@ -98,6 +98,14 @@ def test_what_is_written_is_read_back(style: Style, per: str, format: str) -> No
     assert str(again.graph) == str(back.graph)
 
 
+@pytest.mark.parametrize("how", ["u4", "u8", "u8, per=tensor"])
+def test_an_older_opset_holds_them_in_bytes(how: str) -> None:
+    network = quantized("conv", how)
+    model = emit(network.graph, network.weights, opset=20)
+    assert {t.data_type for t in model.graph.initializer} <= {TensorProto.UINT8, TensorProto.FLOAT, TensorProto.INT64}
+    agree(network, model.SerializeToString())
+
+
 def test_the_file_holds_the_bits_of_the_format() -> None:
     sizes = {f: CPU.emit((n := quantized("linear", f)).graph, n.weights).size_bytes for f in ("u4", "u8", "i4", "i8")}
     assert sizes["u8"] - sizes["u4"] == pytest.approx(24 * 20 + 12, abs=150)
@@ -177,15 +185,22 @@ def foreign(codes: Any, steps: Any, zeros: Any, element: int, **attributes: int)
         helper.make_node("DequantizeLinear", ["w", "s", "z"], ["real"], **attributes),
         helper.make_node("Gemm", ["x", "real"], ["y"], transB=1),
     ]
+    return model_of(nodes, tensors, codes.shape[1], codes.shape[0])
+
+
+def model_of(nodes: list[Any], tensors: list[Any], inputs: int, outputs: int) -> bytes:
+    """A model from x to y."""
     graph = helper.make_graph(
         nodes,
         "foreign",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", codes.shape[1]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", codes.shape[0]])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", inputs])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", outputs])],
         tensors,
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    onnx.checker.check_model(model, full_check=True)
+    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
+    if all(node.domain == "" for node in nodes):
+        onnx.checker.check_model(model, full_check=True)
     return model.SerializeToString()
 
 
@@ -221,6 +236,53 @@ def test_zeros_of_other_exporters_are_read(element: int, zeros: Any, block: int,
     np.testing.assert_allclose(back(x).numpy(), found, rtol=0, atol=1e-5 * np.abs(found).max())
 
 
+@pytest.mark.parametrize(
+    ("zeros", "block", "element", "expected"),
+    [
+        ([3, 200, 7, 129], 0, TensorProto.UINT8, "u8<per 0, zeros>"),
+        (90, 0, TensorProto.UINT8, "u8<2^-4, 90>"),
+        ([3, 5, 7, 15], 0, TensorProto.UINT4, "u4<per 0, zeros>"),
+        ([[3, 4], [5, 6], [7, 8], [9, 10]], 16, TensorProto.INT8, "i8<block 16 on 1, zeros>"),
+    ],
+)
+def test_weights_that_a_file_rounds_itself_are_stored_as_codes(
+    zeros: Any, block: int, element: int, expected: str
+) -> None:
+    random = np.random.default_rng(0)
+    real = random.normal(0, 1, (4, 32)).astype(np.float32)
+    steps = 0.0625 if np.ndim(zeros) == 0 else random.uniform(0.01, 0.1, np.shape(zeros))
+    attributes = {"axis": 1, "block_size": block} if block else {"axis": 0} if np.ndim(zeros) else {}
+    zero = np.asarray(zeros)
+    tensors = [
+        numpy_helper.from_array(real, "r"),
+        numpy_helper.from_array(np.asarray(steps, np.float32), "s"),
+        helper.make_tensor("z", element, zero.shape, zero.flatten()),
+    ]
+    tensors[2].doc_string = "what another exporter had to say"
+    nodes = [
+        helper.make_node("QuantizeLinear", ["r", "s", "z"], ["w"], **attributes),
+        helper.make_node("DequantizeLinear", ["w", "s", "z"], ["real"], **attributes),
+        helper.make_node("Gemm", ["x", "real"], ["y"], transB=1),
+    ]
+    model = model_of(nodes, tensors, 32, 4)
+    back = read_onnx(model)
+    (held,) = (op.type.encoding for op in back.graph.stored)
+    assert str(held) == expected
+    x = torch.randn(3, 32)
+    (found,) = CPU.load(model).run([x.numpy()])
+    np.testing.assert_allclose(back(x).numpy(), found, rtol=0, atol=1e-5 * np.abs(found).max())
+
+
+def test_activations_of_four_bits_are_read_as_such() -> None:
+    tensors = [numpy_helper.from_array(np.float32(0.1), "s"), helper.make_tensor("z", TensorProto.UINT4, (), [7])]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"]),
+    ]
+    back = read_onnx(model_of(nodes, tensors, 8, 8))
+    assert str(back.graph.types[back.graph.outputs[0]].encoding) == "u4<0.1, 7>"
+
+
 def test_zeros_of_packed_products_of_other_exporters_are_read() -> None:
     """MatMulNBits with zeros that differ by block, and an odd number of blocks."""
     random = np.random.default_rng(0)
@@ -233,15 +295,7 @@ def test_zeros_of_packed_products_of_other_exporters_are_read() -> None:
     node = helper.make_node(
         "MatMulNBits", ["x", "w", "s", "z"], ["y"], domain="com.microsoft", K=80, N=6, bits=4, block_size=16
     )
-    graph = helper.make_graph(
-        [node],
-        "foreign",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 80])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 6])],
-        tensors,
-    )
-    opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
-    model = helper.make_model(graph, opset_imports=opsets, ir_version=10).SerializeToString()
+    model = model_of([node], tensors, 80, 6)
     back = read_onnx(model)
     assert str(back.graph.types["w"].encoding) == "u4<block 16 on 1, zeros>"
     np.testing.assert_array_equal(back.weights.zeros("w"), zeros)

@@ -45,6 +45,10 @@ NARROW = {"int2": np.int8, "uint2": np.uint8, "int4": np.int8, "uint4": np.uint8
 """Element types of less than a byte, by the names that `ml_dtypes` gives them, and what holds them here."""
 
 
+_FORMAT = re.compile(r"[iu][0-9]+")
+"""A `doc_string` that says how many bits of a container codes use."""
+
+
 @dataclass(frozen=True, eq=False)
 class Scale:
     """What codes stand for.
@@ -96,7 +100,7 @@ class Reader:
             narrow = NARROW.get(held.dtype.name)
             self.constants[tensor.name] = held if narrow is None else held.astype(narrow)
             said = "" if narrow is None else f"{'u' if narrow == np.uint8 else 'i'}{held.dtype.name[-1]}"
-            self.formats[tensor.name] = tensor.doc_string or said
+            self.formats[tensor.name] = tensor.doc_string if _FORMAT.fullmatch(tensor.doc_string) else said
 
     def error(self, message: str, *, mend: str | None = None) -> ReadError:
         """An error at the node that is being read."""

@@ -38,17 +38,32 @@ def quantize(reader: Reader, node: NodeProto) -> None:
     held = reader.constants.get(node.input[2]) if reader.there(2) else np.zeros(1, np.uint8)
     if held is None:
         raise reader.error("its zero must be a constant")
-    format = format_of(held.dtype)
+    said = reader.formats.get(node.input[2], "") if reader.there(2) else ""
+    format = format_named(said) if said else format_of(held.dtype)
     scale = scale_of(reader)
-    step = scale.step
+    if node.input[0] in reader.constants:
+        reader.constants[node.output[0]] = _rounded(reader.constants[node.input[0]], scale, format).astype(held.dtype)
+        reader.formats[node.output[0]] = said
+        return
     if scale.steps is not None:
         raise reader.error("an activation has several steps, which nasc does not read")
-    if node.input[0] in reader.constants:
-        real = reader.constants[node.input[0]].astype(np.float32)
-        codes = np.rint(real / np.float32(step.value or 1)) + (step.zero or 0)
-        reader.constants[node.output[0]] = np.clip(codes, format.low, format.high).astype(held.dtype)
-        return
-    reader.give("quantize", [reader.value(0)], Type(format, (), step))
+    reader.give("quantize", [reader.value(0)], Type(format, (), scale.step))
+
+
+def _rounded(real: Array, scale: Scale, format: Format) -> Array:
+    """The codes of constant numbers."""
+    step = scale.step
+    steps = np.float32(step.value or 1) if scale.steps is None else _spread(scale.steps, step, real.shape)
+    zeros = (step.zero or 0) if scale.zeros is None else _spread(scale.zeros, step, real.shape)
+    return np.clip(np.rint(real.astype(np.float32) / steps) + zeros, format.low, format.high)
+
+
+def _spread(values: Array, step: Step, shape: tuple[int, ...]) -> Array:
+    """Steps or zeros shaped to meet the codes."""
+    assert step.axis is not None
+    if step.block is not None:
+        return np.repeat(values, step.block, step.axis).take(range(shape[step.axis]), step.axis)
+    return values.reshape([-1 if i == step.axis else 1 for i in range(len(shape))])
 
 
 @reads("DequantizeLinear")
