@@ -60,5 +60,7 @@ def test_formats_run_as_the_table_says():
     for name, *cells in rows:
         (example,) = [e for start, e in EXAMPLES.items() if name.strip().strip("`").startswith(start)]
         for cell, role in zip(cells, ("weight", "activation"), strict=True):
-            encoding = parse_encoding(example if role == "weight" else example.replace("per 0, zeros", "0.5, 3").replace("per 0", "0.5"))
+            encoding = parse_encoding(
+                example if role == "weight" else example.replace("per 0, zeros", "0.5, 3").replace("per 0", "0.5")
+            )
             assert cpu.supports(encoding, role).runs in re.split("[,;]", cell)[0], (name, role)

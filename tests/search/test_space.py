@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from nasc.compiler.pipeline import parse_pipeline
 from nasc.ir import Graph, UsageError, parse
 from nasc.search.space import Space, build_space
 from nasc.search.space_rules import choices, first_layers, parse_rule
@@ -198,3 +199,11 @@ def test_other_number_formats_may_be_offered(graph: Graph) -> None:
     ):
         with pytest.raises(UsageError, match="search space: (activations|biases|weights) may be .* or f32; found"):
             space(graph, rule)
+
+
+def test_asymmetric_weights_may_be_offered(graph: Graph) -> None:
+    found = space(graph, "each *: weights=[u4, i4, u8<block 8>]")
+    assert {k.choices for k in found.knobs} == {("i4", "u4", "u8<block 8>")}
+    for index in range(0, found.size, 7):
+        pipeline = parse_pipeline(found.pipeline(found.at(index)))
+        assert found.assignment(str(pipeline)) == found.at(index)
