@@ -188,6 +188,23 @@ def foreign(codes: Any, steps: Any, zeros: Any, element: int, **attributes: int)
     return model_of(nodes, tensors, codes.shape[1], codes.shape[0])
 
 
+def test_unsigned_codes_from_zero_on_come_back() -> None:
+    """The zero 0 of unsigned codes is the least of the signed ones that they are written as."""
+    graph = graph_of("  %w: f32[512, 528] = weight\n  %y: f32[N, 512] = linear %x, %w", inputs="%x: f32[N, 528]")
+    network = network_of(graph)
+    network = Network(graph, network.weights.with_recipes({"w": Source(network.weights.real("w").abs())}))
+    network = network.apply("quantize{weights=u8<2^-10>}")
+    x = torch.randn(3, 528)
+    for style in (Style(), Style(matmul_nbits=False), Style(matmul_nbits=False, fold_weights=False)):
+        model = emit(network.graph, network.weights, style=style).SerializeToString()
+        expected, (found,) = network(x).numpy(), CPU.load(model).run([x.numpy()])
+        assert np.abs(found - expected).max() < 0.02 * np.abs(expected).max()
+        back = read_onnx(model)
+        (held,) = (op.type.encoding for op in back.graph.stored)
+        assert str(held) in ("u8<2^-10>", "u8<per 0>")
+        torch.testing.assert_close(back(x), network(x), rtol=0, atol=1e-4)
+
+
 def model_of(nodes: list[Any], tensors: list[Any], inputs: int, outputs: int) -> bytes:
     """A model from x to y."""
     graph = helper.make_graph(
