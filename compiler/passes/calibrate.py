@@ -290,7 +290,7 @@ def codes_between(low: Tensor, high: Tensor, format: Format, power_of_two: bool)
 
 def affine_error(rows: Tensor, steps: Tensor, zeros: Tensor, format: Format) -> Tensor:
     """The squared error of rounding each row; shape [rows]."""
-    low, high = format.low - zeros, format.high - zeros
+    low, high = (format.low - zeros).to(rows), (format.high - zeros).to(rows)
     codes = torch.round(rows / steps[:, None]).clamp_(low[:, None], high[:, None])
     return codes.mul_(steps[:, None]).sub_(rows).square_().sum(dim=1)
 

@@ -12,7 +12,22 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ....ir import Attribute, Axis, Const, Fault, Format, Input, NascError, Op, Step, Type, attributes, fresh_name
+from ....ir import (
+    Attribute,
+    Axis,
+    Const,
+    Fault,
+    Format,
+    Input,
+    NascError,
+    Op,
+    Step,
+    Type,
+    UsageError,
+    attributes,
+    format_named,
+    fresh_name,
+)
 from ....ir.infer import apply_rule
 from ....ir.solver import Solver
 from ..elements import Array, format_of
@@ -45,8 +60,13 @@ NARROW = {"int2": np.int8, "uint2": np.uint8, "int4": np.int8, "uint4": np.uint8
 """Element types of less than a byte, by the names that `ml_dtypes` gives them, and what holds them here."""
 
 
-_FORMAT = re.compile(r"[iu][0-9]+")
-"""A `doc_string` that says how many bits of a container codes use."""
+def codes_said(text: str) -> str:
+    """A text if it says what codes in a container are, such as `u3` or `ternary`; else nothing."""
+    try:
+        format = format_named(text)
+    except UsageError:
+        return ""
+    return text if format.is_int and format.bits <= 16 else ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +120,7 @@ class Reader:
             narrow = NARROW.get(held.dtype.name)
             self.constants[tensor.name] = held if narrow is None else held.astype(narrow)
             said = "" if narrow is None else f"{'u' if narrow == np.uint8 else 'i'}{held.dtype.name[-1]}"
-            self.formats[tensor.name] = tensor.doc_string if _FORMAT.fullmatch(tensor.doc_string) else said
+            self.formats[tensor.name] = codes_said(tensor.doc_string) or said
 
     def error(self, message: str, *, mend: str | None = None) -> ReadError:
         """An error at the node that is being read."""

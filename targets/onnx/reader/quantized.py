@@ -159,10 +159,11 @@ def matmul_nbits(reader: Reader, node: NodeProto) -> None:
     middle, width = 1 << (bits - 1), several.shape[1]
     zeros = _codes(lows, bits, outputs)[:, :width].astype(np.int64) if lows.size else np.full(several.shape, middle)
     said = reader.formats.get(node.input[1]) or f"{'u' if lows.size else 'i'}{bits}"
-    if said.startswith("i"):
+    signed = format_named(said).signed
+    if signed:
         codes, zeros = codes - middle, zeros - middle
     name = node.input[1].removesuffix("/packed")
-    reader.constants[name] = np.ascontiguousarray(codes.astype(np.int8 if said.startswith("i") else np.uint8))
+    reader.constants[name] = np.ascontiguousarray(codes.astype(np.int8 if signed else np.uint8))
     reader.formats[name] = said
     one = (several == several[:, :1]).all() and (zeros == zeros[:, :1]).all()
     own = bool(zeros.any())
