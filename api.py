@@ -70,7 +70,8 @@ def read_onnx(source: str | Path | bytes, *, name: str | None = None) -> Network
     from .targets.onnx.reader import read
 
     found = read(source, name=name)
-    return network_from(found.graph, found.arrays, found.steps, "model" if isinstance(source, bytes) else str(source))
+    place = "model" if isinstance(source, bytes) else str(source)
+    return network_from(found.graph, found.arrays, found.steps, found.zeros, place)
 
 
 def load_network(

@@ -44,6 +44,10 @@ class Store:
         """The steps of a value that has several."""
         return self.per_axis[name]
 
+    def zeros(self, name: str) -> Any:
+        """All codes are symmetric."""
+        raise KeyError(name)
+
 
 def network(quantized: bool) -> tuple[Graph, Store]:
     """The jet classifier as a graph, with random weights."""

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ..ir import Graph, infer, verify
-from .files import STEPS, recipe_of
+from .files import STEPS, ZEROS, recipe_of
 from .network import Network
 from .weights import Store
 
@@ -23,13 +23,16 @@ AS_BITS = {
 """Formats that numpy knows through ml_dtypes alone, which torch does not read."""
 
 
-def network_from(graph: Graph, arrays: Mapping[str, Any], steps: Mapping[str, Any], place: str) -> Network:
+def network_from(
+    graph: Graph, arrays: Mapping[str, Any], steps: Mapping[str, Any], zeros: Mapping[str, Any], place: str
+) -> Network:
     """The network of a graph that was read, its widths found.
 
     Args:
         graph: a graph with all types, lengths as numbers.
         arrays: numbers or codes of its stored values; shared, not copied, where they may be written to.
         steps: the steps of stored values that have several.
+        zeros: the zeros of stored values whose steps have zeros of their own, as codes of their format.
         place: what errors call the source.
 
     Raises:
@@ -39,6 +42,7 @@ def network_from(graph: Graph, arrays: Mapping[str, Any], steps: Mapping[str, An
     verify(inferred, after="reading")
     tensors = {name: tensor_of(array) for name, array in arrays.items()}
     tensors |= {name + STEPS: tensor_of(array) for name, array in steps.items()}
+    tensors |= {name + ZEROS: tensor_of(array) for name, array in zeros.items()}
     return Network(inferred, Store({op.name: recipe_of(op, tensors, inferred, Path(place)) for op in inferred.stored}))
 
 

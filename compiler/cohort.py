@@ -57,8 +57,10 @@ def _likeness(network: Network, at: int) -> object:
 
 
 def _plain(type: Type) -> bool:
-    """Whether it is rounded to integers with steps that blocks do not have for themselves, or not at all."""
-    return not type.quantized or (type.format.family == "int" and (type.step is None or type.step.block is None))
+    """Whether it is rounded to integers with steps that blocks do not have for themselves and without several zeros, or
+    not at all."""
+    step = type.step
+    return step is None or (type.format.family == "int" and step.block is None and not step.zeros)
 
 
 def _shown(network: Network, op: Op) -> object:

@@ -22,6 +22,8 @@ TENSORS = ".safetensors"
 """Suffix of the file that holds the tensors."""
 STEPS = ".steps"
 """Suffix of the entry that holds a tensor's steps."""
+ZEROS = ".zeros"
+"""Suffix of the entry that holds the zeros beside the steps."""
 REAL = ".real"
 """Suffix of the entry that holds the real numbers of a value whose step is not known yet."""
 
@@ -41,6 +43,8 @@ def save(network: Network, path: Path) -> None:
         tensors[op.name + REAL if real else op.name] = recipe.tensor
         if isinstance(recipe, Rounded) and recipe.axis is not None:
             tensors[op.name + STEPS] = recipe.steps
+            if recipe.zeros is not None:
+                tensors[op.name + ZEROS] = recipe.zeros.to(container(op.type.format))
     held: set[int] = set()
     for name, tensor in tensors.items():  # safetensors takes no two names for one storage
         apart = tensor.detach().cpu().contiguous()
@@ -105,9 +109,12 @@ def recipe_of(op: Op, tensors: dict[str, Tensor], graph: Graph, path: Path) -> R
         return Source(tensor)
     _check_codes(op, tensor, path)
     steps = torch.tensor(step.value, dtype=torch.float32) if step.axis is None else _steps(op, tensors, path)
+    zeros = _zeros(op, tensors, steps, path) if step.zero != 0 else None
     real = elements_of(tensor, format)
+    if zeros is not None:
+        real -= spread(zeros, step.axis, step.block, real.shape)
     real = real * spread(steps, step.axis, step.block, real.shape)
-    return Rounded(Source(real), format, steps, step.axis, step.block)
+    return Rounded(Source(real), format, steps, step.axis, step.block, zeros)
 
 
 def _check_codes(op: Op, tensor: Tensor, path: Path) -> None:
@@ -140,3 +147,25 @@ def _steps(op: Op, tensors: dict[str, Tensor], path: Path) -> Tensor:
     if not bool((steps > 0).all() & torch.isfinite(steps).all()):
         raise NascError(f"{path}: error: {name!r} must hold positive numbers")
     return steps
+
+
+def _zeros(op: Op, tensors: dict[str, Tensor], steps: Tensor, path: Path) -> Tensor:
+    """The zeros of a tensor's codes: that of the type, or those beside the codes."""
+    format, step = op.type.format, op.type.step
+    assert step is not None
+    if step.zero is not None:
+        return torch.tensor(step.zero, dtype=torch.int32)
+    name = op.name + ZEROS
+    if name not in tensors:
+        raise NascError(f"{path}: error: it has no tensor {name!r}, which the graph needs")
+    zeros = tensors[name]
+    if zeros.shape != steps.shape or zeros.dtype != container(format):
+        wanted = " x ".join(map(str, steps.shape))
+        found = f"{list(zeros.shape)} of {zeros.dtype}"
+        raise NascError(f"{path}: error: {name!r} must hold {wanted} codes of {format}, found {found}")
+    wide = zeros.to(torch.int32)
+    if not bool(((wide >= format.low) & (wide <= format.high)).all()):
+        raise NascError(
+            f"{path}: error: {name!r} holds codes from {wide.min()} to {wide.max()}, the graph says {format}"
+        )
+    return wide

@@ -32,7 +32,7 @@ class GraphModule(nn.Module):
     a weight decay pulls them to where calibration put them. Where the type asks for a power of two, octaves count as
     whole numbers, with a straight-through gradient. The gradient of the step is that of learned step size quantization
     (Esser et al., ICLR 2020, equation 3); the logarithmic parameter and whole octaves are those of Jain et al., MLSys
-    2020 (trained quantization thresholds).
+    2020 (trained quantization thresholds). Zeros stay what they are.
 
     Args:
         network: where training starts, calibrated.
@@ -114,7 +114,8 @@ class GraphModule(nn.Module):
         step = spread(step, recipe.axis, recipe.block, tensor.shape)
         if recipe.format.family != "int":
             return fake_elements(tensor, step, recipe.format)
-        return fake_quantized(tensor, step, 0, recipe.format.low, recipe.format.high)
+        zeros = recipe.spread_zeros(tensor)
+        return fake_quantized(tensor, step, zeros, recipe.format.low, recipe.format.high)
 
     def _quantized(self, op: Op, x: Tensor) -> Tensor:
         """What a `quantize` op does in training."""

@@ -114,15 +114,15 @@ def output_error(found: Tensor, rows: Tensor, seen: Moments) -> Tensor:
     return own - 2 * both + ((rows @ seen.real) * rows).sum(2)
 
 
-def rounded_codes(rows: Tensor, gram: Tensor, steps: Tensor, low: int, high: int, damping: float) -> Tensor:
-    """Codes of a weight, column by column, the error of each spread over the columns behind it.
+def rounded_codes(rows: Tensor, gram: Tensor, steps: Tensor, low: Tensor, high: Tensor, damping: float) -> Tensor:
+    """Codes of a weight less their zeros, column by column, the error of each spread over the columns behind it.
 
     Args:
         rows: real numbers, [groups, rows, columns].
         gram: `sum x x^T`, [groups, columns, columns].
         steps: [groups, rows, 1].
-        low: the smallest code.
-        high: the largest code.
+        low: the smallest code less the zero, [groups, rows, 1].
+        high: the largest code less the zero, [groups, rows, 1].
         damping: see `damped`.
 
     Source: Frantar et al., ICLR 2023 (GPTQ), algorithm 1; columns in the order of the diagonal, largest first.
@@ -140,7 +140,7 @@ def rounded_codes(rows: Tensor, gram: Tensor, steps: Tensor, low: int, high: int
         errors = torch.zeros_like(left[:, :, start:end])
         for at in range(start, end):
             real = left[:, :, at]
-            codes[:, :, at] = torch.round(real / steps[..., 0]).clamp(low, high)
+            codes[:, :, at] = torch.round(real / steps[..., 0]).clamp(low[..., 0], high[..., 0])
             error = (real - codes[:, :, at] * steps[..., 0]) / spread[:, None, at, at]
             errors[:, :, at - start] = error
             left[:, :, at:end] -= error[..., None] * spread[:, None, at, at:end]

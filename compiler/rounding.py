@@ -13,13 +13,13 @@ from ..ir.formats import largest
 from .elements import nearest
 
 
-def fake_quantized(x: Tensor, step: Tensor, zero: int, low: int, high: int, *, samples: int = 1) -> Tensor:
+def fake_quantized(x: Tensor, step: Tensor, zero: int | Tensor, low: int, high: int, *, samples: int = 1) -> Tensor:
     """`(clamp(round(x / step) + zero, low, high) - zero) * step`, bit for bit, with gradients for `x` and `step`.
 
     Args:
         x: real numbers.
         step: positive, one number or of a shape that multiplies `x`.
-        zero: the code that means 0.
+        zero: the code that means 0, one number or of a shape that is added to `x`.
         low: the smallest code.
         high: the largest code.
         samples: how many samples `x` holds: the gradient of the step is scaled by `1 / sqrt(values * high)`, where
@@ -55,29 +55,37 @@ def fake_elements(x: Tensor, step: Tensor, format: Format, *, samples: int = 1) 
     return (nearest(held.detach(), format) + (held - held.detach())) * step
 
 
+def clamped(x: Tensor, low: int | Tensor, high: int | Tensor) -> Tensor:
+    """Numbers held between bounds, either numbers or tensors."""
+    if isinstance(low, Tensor):
+        return torch.clamp(x, low, torch.as_tensor(high))
+    return torch.clamp(x, low, int(high))
+
+
 class _Rounding(torch.autograd.Function):
     """One node for what would be eight, since small networks train no faster than their nodes."""
 
     generate_vmap_rule = True
 
     @staticmethod
-    def forward(x: Tensor, step: Tensor, low: int, high: int, scale: float) -> Tensor:
+    def forward(x: Tensor, step: Tensor, low: int | Tensor, high: int | Tensor, scale: float) -> Tensor:
         """Codes times the step."""
-        return torch.round(x / step).clamp(low, high) * step
+        return clamped(torch.round(x / step), low, high) * step
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
         """Keep what the gradients are made of."""
-        x, step, ctx.low, ctx.high, ctx.scale = inputs
-        ctx.save_for_backward(x, step)
+        x, step, low, high, ctx.scale = inputs
+        ctx.bounds = None if isinstance(low, Tensor) else (low, high)
+        ctx.save_for_backward(x, step, *((low, high) if ctx.bounds is None else ()))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Inside the range `1` for x and the rounding error for the step, outside `0` and the bound."""
         (gradient,) = gradients
-        x, step = ctx.saved_tensors
+        x, step, *bounds = ctx.saved_tensors
         ratio = x / step
-        bound = ratio.clamp(ctx.low, ctx.high)
+        bound = clamped(ratio, *(bounds or ctx.bounds))
         inside = ratio == bound
         of_step = None
         if ctx.needs_input_grad[1]:

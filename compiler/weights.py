@@ -100,7 +100,8 @@ class Mended(Recipe):
 
 
 class Rounded(Recipe):
-    """Real numbers as codes of a format: of integers `clamp(round(x / step), low, high)`; the numbers stay in reach.
+    """Real numbers as codes of a format: of integers `clamp(round(x / step) + zero, low, high)`; the numbers stay in
+    reach.
 
     Args:
         source: the real numbers.
@@ -109,15 +110,23 @@ class Rounded(Recipe):
             with that axis cut down to the count of blocks). None: exponents that blocks share, from the blocks.
         axis: the axis the steps run along, or None.
         block: how many indices of the axis share a step, or None.
+        zeros: the codes that mean 0, integers, one for each step; None: 0 for all.
     """
 
     def __init__(
-        self, source: Recipe, format: Format, steps: Tensor | None, axis: int | None, block: int | None = None
+        self,
+        source: Recipe,
+        format: Format,
+        steps: Tensor | None,
+        axis: int | None,
+        block: int | None = None,
+        zeros: Tensor | None = None,
     ) -> None:
         self.source = source
         self.format = format
         self.axis = axis
         self.block = block
+        self.zeros = None if zeros is None else zeros.to(torch.int32)
         self._given = None if steps is None else steps.to(torch.float32)
 
     @cached_property
@@ -130,10 +139,11 @@ class Rounded(Recipe):
 
     @cached_property
     def key(self) -> str:
-        """The digest of source, format and steps."""
+        """The digest of source, format, steps and zeros."""
         steps = "own" if self._given is None else tensor_digest(self._given)
         block = "" if self.block is None else f" block {self.block}"
-        text = f"round {self.format} {self.axis}{block} {self.source.key} {steps}"
+        zeros = "" if self.zeros is None else f" zeros {tensor_digest(self.zeros)}"
+        text = f"round {self.format} {self.axis}{block} {self.source.key} {steps}{zeros}"
         return hashlib.sha256(text.encode()).hexdigest()
 
     @cached_property
@@ -144,26 +154,45 @@ class Rounded(Recipe):
         real = real.to(torch.float64 if wide else torch.float32)
         scaled = real / self._spread(real)
         if self.format.family == "int":
-            return scaled.round_().clamp_(self.format.low, self.format.high).to(container(self.format))
+            codes = scaled.round_()
+            if self.zeros is not None:
+                codes += self.spread_zeros(codes)
+            return codes.clamp_(self.format.low, self.format.high).to(container(self.format))
         return codes_of(nearest(scaled, self.format), self.format)
 
     @property
     def real(self) -> Tensor:
         """The real numbers that the codes stand for."""
         found = elements_of(self.tensor, self.format)
+        if self.zeros is not None:
+            found -= self.spread_zeros(found)
         return (found * self._spread(found)).to(torch.float32)
 
     def _spread(self, like: Tensor) -> Tensor:
         return spread(self.steps, self.axis, self.block, like.shape).to(like.device)
 
+    def spread_zeros(self, like: Tensor) -> Tensor | int:
+        """The zeros shaped to be added to a tensor of this one's shape, in its torch format."""
+        if self.zeros is None:
+            return 0
+        return spread(self.zeros, self.axis, self.block, like.shape).to(like)
+
     def replaced(self, source: Recipe, steps: Tensor | None) -> Rounded:
-        """Other real numbers, and other steps where these are given, in the same format."""
-        return Rounded(source, self.format, steps, self.axis, self.block)
+        """Other real numbers with these steps (None: exponents of their own), in the same format, with the same
+        zeros."""
+        return Rounded(source, self.format, steps, self.axis, self.block, self.zeros)
 
     @property
     def shared(self) -> bool:
         """Whether the steps are exponents that blocks share."""
         return self._given is None
+
+
+def rounded_once(recipe: Recipe, format: Format, step: Step) -> Rounded:
+    """Real numbers rounded with a known step for the whole tensor."""
+    assert step.value is not None
+    zeros = torch.tensor(step.zero) if step.zero else None
+    return Rounded(recipe, format, torch.tensor(step.value), None, zeros=zeros)
 
 
 def stored_as(recipe: Recipe, format: Format) -> Recipe:
@@ -244,6 +273,13 @@ class Store:
         if not isinstance(recipe, Rounded) or recipe.axis is None:
             raise KeyError(name)
         return recipe.steps.cpu().numpy()
+
+    def zeros(self, name: str) -> Any:
+        """See `nasc.ir.Weights.zeros`."""
+        recipe = self.recipes[name]
+        if not isinstance(recipe, Rounded) or recipe.axis is None or recipe.zeros is None:
+            raise KeyError(name)
+        return recipe.zeros.cpu().numpy()
 
     def with_recipes(self, changed: Mapping[str, Recipe]) -> Store:
         """The store with some recipes added or replaced."""

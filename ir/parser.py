@@ -292,11 +292,12 @@ def _step(line: _Line) -> Step:
     if line.accept("per"):
         axis = _count(line, "an axis")
         if line.kind() != "power":
-            return Step.per(axis, known=not line.accept("?"))
+            known = not line.accept("?")
+            return Step.per(axis, known=known, zeros=_zeros(line))
         power = line.take("power", what="a power of two")
         if power not in ("2^", "2^?"):
             raise line.error_before(f"expected `2^` or `2^?` behind the axis, found {power!r}")
-        return Step.per(axis, known=power == "2^", power_of_two=True)
+        return Step.per(axis, known=power == "2^", power_of_two=True, zeros=_zeros(line))
     power_of_two = line.kind() == "power"
     value = None if line.accept("?") or line.accept("2^?") else _step_value(line)
     zero: int | None = 0
@@ -314,10 +315,22 @@ def _blocks(line: _Line) -> Step:
         raise line.error_before(f"expected a block of 2 elements or more, found {length}")
     axis = _count(line, "an axis") if line.accept("on") else None
     if line.kind() != "power":
-        return Step.blocks(length, axis, known=not line.accept("?"))
+        known = not line.accept("?")
+        return Step.blocks(length, axis, known=known, zeros=_zeros(line))
     if (power := line.take("power", what="a power of two")) != "2^":
         raise line.error_before(f"expected `2^` or `?` behind a block, found {power!r}")
+    if line.peek(","):
+        raise line.error("blocks that share an exponent have no zeros")
     return Step.blocks(length, axis, power_of_two=True)
+
+
+def _zeros(line: _Line) -> bool:
+    """Whether several steps have zeros of their own."""
+    if not line.accept(","):
+        return False
+    if not line.accept("zeros"):
+        raise line.error(f"expected `zeros`: each of several steps has one of its own; found {line.found()}")
+    return True
 
 
 def _step_value(line: _Line) -> float:

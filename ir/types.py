@@ -36,7 +36,8 @@ class Step:
 
     Args:
         value: the step of the whole tensor, a positive binary32 number; None: unknown, or several.
-        zero: the integer that means the real number 0; None: not yet known.
+        zero: the integer that means the real number 0; None: not yet known, or, where there are several steps, that
+            each has a zero of its own, kept beside the steps.
         axis: there is one step per index of this axis, kept beside the weight's codes.
         known: whether `calibrate` has found it; an unknown step prints as `?`.
         power_of_two: the step must be, or is, a power of two (fixed point; in blocks a shared exponent).
@@ -64,14 +65,18 @@ class Step:
         return Step(value=value, zero=zero, known=True, power_of_two=math.frexp(value)[0] == 0.5)
 
     @staticmethod
-    def per(axis: int, *, known: bool, power_of_two: bool = False) -> Step:
-        """One step per index of `axis`."""
-        return Step(axis=axis, known=known, power_of_two=power_of_two)
+    def per(axis: int, *, known: bool, power_of_two: bool = False, zeros: bool = False) -> Step:
+        """One step per index of `axis`, each with a zero of its own where `zeros`."""
+        return Step(axis=axis, known=known, power_of_two=power_of_two, zero=None if zeros else 0)
 
     @staticmethod
-    def blocks(length: int, axis: int | None = None, *, known: bool = True, power_of_two: bool = False) -> Step:
-        """One step per `length` consecutive indices of `axis`; powers of two follow from the block and are known."""
-        return Step(axis=axis, known=known or power_of_two, power_of_two=power_of_two, block=length)
+    def blocks(
+        length: int, axis: int | None = None, *, known: bool = True, power_of_two: bool = False, zeros: bool = False
+    ) -> Step:
+        """One step per `length` consecutive indices of `axis`, each with a zero of its own where `zeros`; powers of two
+        follow from the block and are known."""
+        zero = None if zeros else 0
+        return Step(axis=axis, known=known or power_of_two, power_of_two=power_of_two, block=length, zero=zero)
 
     @property
     def shared(self) -> bool:
@@ -79,8 +84,18 @@ class Step:
         return self.block is not None and self.power_of_two
 
     @property
+    def several(self) -> bool:
+        """Whether there are several steps, kept beside the codes."""
+        return self.axis is not None or self.block is not None
+
+    @property
+    def zeros(self) -> bool:
+        """Whether each of several steps has a zero of its own, kept beside it."""
+        return self.several and self.zero is None
+
+    @property
     def bits(self) -> int:
-        """Bits of one step as stored."""
+        """Bits of one step as stored, without its zero."""
         return EXPONENT_BITS if self.shared else REAL_BITS
 
     def forget(self) -> Step:
@@ -90,16 +105,14 @@ class Step:
         return replace(self, value=None, known=False, zero=0 if self.zero == 0 else None)
 
     def __str__(self) -> str:
+        zeros = ", zeros" if self.zeros else ""
         if self.block is not None:
             on = "" if self.axis is None else f" on {self.axis}"
-            return f"block {self.block}{on}" + (" 2^" if self.power_of_two else "" if self.known else " ?")
+            return f"block {self.block}{on}" + (" 2^" if self.power_of_two else "" if self.known else " ?") + zeros
         unknown = "2^?" if self.power_of_two else "?"
         if self.axis is not None:
-            return (
-                f"per {self.axis}" + (" 2^" if self.power_of_two else "")
-                if self.known
-                else f"per {self.axis} {unknown}"
-            )
+            mark = (" 2^" if self.power_of_two else "") if self.known else f" {unknown}"
+            return f"per {self.axis}{mark}{zeros}"
         text = unknown if self.value is None else shortest(self.value)
         return text if self.zero == 0 else f"{text}, {'?' if self.zero is None else self.zero}"
 
@@ -116,18 +129,33 @@ class Encoding:
 
     @property
     def bits(self) -> Fraction:
-        """Bits per element, with its share of the block's step; steps of a tensor or an index are counted apart."""
+        """Bits per element, with its share of the block's step and zero; those of a tensor or an index are counted
+        apart."""
         block = self.step.block if self.step else None
-        return Fraction(self.format.bits) + (Fraction(self.step.bits, block) if self.step and block else 0)
+        return Fraction(self.format.bits) + (Fraction(self.step_bits, block) if block else 0)
+
+    @property
+    def step_bits(self) -> int:
+        """Bits of one step as stored, with its zero where that is not 0."""
+        if self.step is None:
+            return 0
+        return self.step.bits + (0 if self.step.zero == 0 else self.format.bits)
 
     @property
     def integer(self) -> bool:
         """Whether integer codes stand for real numbers through one step, or one per index: what kernels take."""
         return self.step is not None and self.step.block is None and self.format.is_int
 
+    @property
+    def multiplied(self) -> bool:
+        """Whether integer kernels multiply such stored codes as they are: their zero is 0, or the least code, which 0
+        becomes when unsigned codes are moved into the signed range."""
+        return self.integer and self.step is not None and self.step.zero in (0, self.format.low)
+
 
 def stored_bits(type: Type, sizes: Mapping[str, int]) -> int:
-    """Bits of all elements of a value with the steps of its blocks, for a batch of 1; other steps are counted apart.
+    """Bits of all elements of a value with the steps and zeros of its blocks, for a batch of 1; other steps are counted
+    apart.
 
     Args:
         type: the value's type.
@@ -137,7 +165,7 @@ def stored_bits(type: Type, sizes: Mapping[str, int]) -> int:
     bits = prod(lengths) * type.format.bits
     if type.step is not None and type.step.block is not None and type.step.axis is not None:
         lengths[type.step.axis] = -(-lengths[type.step.axis] // type.step.block)
-        bits += prod(lengths) * type.step.bits
+        bits += prod(lengths) * type.encoding.step_bits
     return bits
 
 
@@ -168,6 +196,11 @@ class Type:
     def integer(self) -> bool:
         """See `Encoding.integer`."""
         return self.encoding.integer
+
+    @property
+    def multiplied(self) -> bool:
+        """See `Encoding.multiplied`."""
+        return self.encoding.multiplied
 
     def __str__(self) -> str:
         return f"{self.encoding}[{', '.join(map(str, self.axes))}]"

@@ -11,6 +11,7 @@ from .axes import Axis, has_batch, widths_in
 from .errors import NascError
 from .graph import CHECKED, STORED, Attribute, Graph, Op, is_axis
 from .infer import apply_rule
+from .layers import operand
 from .printer import op_text
 from .rules import SPECS, Fault
 from .solver import Solver
@@ -55,6 +56,7 @@ def verify(graph: Graph, after: str | None = None) -> None:
         known[entry.name] = entry.type
     for op in graph.ops:
         faults += _op_faults(op, known, graph.sizes, solver)
+        faults += [report(op, fault) for fault in _bias_faults(graph, op)]
         known.update(zip(op.results, op.types, strict=True))
     faults += [
         f"graph @{graph.name}: error: it returns %{n}, which nothing defines" for n in graph.outputs if n not in known
@@ -193,7 +195,7 @@ def _encoding_faults(op: Op) -> Iterator[Fault]:
         if any(map(has_batch, type.axes)):
             yield Fault(f"a stored tensor cannot have the length of the batch, found {type}")
         if step is not None and step.zero != 0:
-            yield Fault(f"stored codes are symmetric, their zero is 0; found {type.encoding}")
+            yield from _zero_faults(type, step)
     elif op.kind == "quantize":
         if step is None or not type.format.takes_step:
             yield Fault(f"quantize gives codes with a step, found {type.encoding}")
@@ -202,6 +204,8 @@ def _encoding_faults(op: Op) -> Iterator[Fault]:
         elif step.zero is not None and step.block is None and not _holds(type, step.zero):
             low, high = type.format.low, type.format.high
             yield Fault(f"the zero {step.zero} is outside of {type.format}'s codes {low} to {high}")
+        elif step.zeros:
+            yield Fault(f"only stored tensors have zeros of their own in each block, found {type.encoding}")
         elif step.block is not None and not step.known:
             yield Fault(f"the steps of an activation's blocks are taken from its values, found {type.encoding}")
     if op.kind in (*STORED, "quantize") and step is not None:
@@ -214,6 +218,26 @@ def _encoding_faults(op: Op) -> Iterator[Fault]:
 def _holds(type: Type, zero: int) -> bool:
     """Whether a zero is a code; formats that are no integers always have the element 0."""
     return type.format.low <= zero <= type.format.high if type.format.is_int else zero == 0
+
+
+def _zero_faults(type: Type, step: Step) -> Iterator[Fault]:
+    """What is wrong with the zeros of stored codes that are not 0."""
+    if type.format.family != "int" or type.format.bits > 16 or step.shared:
+        yield Fault(f"only integers of 2 to 16 bits without shared exponents have another zero than 0, found {type}")
+    elif step.several and step.zero is not None:
+        yield Fault(f"each of several steps has a zero of its own, found one zero {step.zero} for {type.encoding}")
+    elif step.zero is not None and not _holds(type, step.zero):
+        low, high = type.format.low, type.format.high
+        yield Fault(f"the zero {step.zero} is outside of {type.format}'s codes {low} to {high}")
+
+
+def _bias_faults(graph: Graph, op: Op) -> Iterator[Fault]:
+    """What is wrong with a stored bias that a layer reads: integer kernels add its codes as they are."""
+    if op.kind not in SPECS or not SPECS[op.kind].is_layer or (name := operand(op, "bias")) is None:
+        return
+    made = graph.producers.get(name)
+    if made is not None and made.kind in STORED and made.type.step is not None and made.type.step.zero != 0:
+        yield Fault(f"biases are symmetric, their zero is 0; %{name} is {made.type.encoding}", name)
 
 
 def _axis_faults(type: Type, step: Step) -> Iterator[Fault]:

@@ -22,9 +22,18 @@ class Weights(Protocol):
         ...
 
     def steps(self, name: str) -> Any:
-        """The steps of a value of type `<per axis>`: binary32, one per index of that axis.
+        """The steps of a value of type `<per axis>`: binary32, one per index of that axis; or one per block, see
+        `types.Step`.
 
         Raises:
             KeyError: the value has no steps of its own.
+        """
+        ...
+
+    def zeros(self, name: str) -> Any:
+        """The codes that mean 0 of a value of type `<…, zeros>`: integers, one per step.
+
+        Raises:
+            KeyError: the value has no zeros of its own.
         """
         ...

@@ -373,6 +373,8 @@ def as_kernels(graph: Graph) -> Graph:
         type = op.type
         if not type.integer or type.format.bits >= 8 or (op.kind != "weight" and type.format.family != "int"):
             return op
+        if op.kind == "weight" and not type.multiplied:
+            return op  # read back into numbers
         return op.with_type(replace(type, format=i8 if op.kind == "weight" else u7 if not type.format.signed else i8))
 
     return replace(graph, ops=tuple(map(seen, graph.ops)))

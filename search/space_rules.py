@@ -214,8 +214,6 @@ def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Se
         format = encoding.format
         if format != format_named("f32") and not offered(encoding, part):
             raise UsageError(f"search space: {part} may be {OFFERED[part]} or f32; found {text}")
-        if part == "weights" and not format.signed:
-            raise UsageError(f"search space: weights are signed; found {text}", mend=f"Write i{format.bits}.")
         found.append(str(encoding))
     return tuple(sorted(dict.fromkeys(found), key=lambda t: (parse_encoding(t, part).format.bits, t)))
 

@@ -201,7 +201,7 @@ def static_cost(graph: Graph) -> StaticCost:
         layers=tuple(layer_cost(graph, op) for op in layers(graph)),
         nodes=node_costs(graph, live),
         parameters=sum(counts[op.name] for op in graph.stored if op.kind == "weight"),
-        weight_bits=bits + 32 * stored_steps(graph),
+        weight_bits=bits + stored_step_bits(graph),
         average_bits=Fraction(bits, sum(counts.values()) or 1),
         peak_activation_bytes=max(live.values(), default=0),
     )
@@ -225,14 +225,14 @@ def node_costs(graph: Graph, live: Mapping[str, int]) -> tuple[NodeCost, ...]:
         told.update(entry.name for entry in fresh)
         multiplied = products(graph, op)
         macs = [(prod(size(a, graph.sizes) for a in p.axes), p.bits) for p in multiplied]
-        steps = sum(size(axis, graph.sizes) for entry in (*fresh, op) for axis in steps_of(entry))
+        steps = sum(size(axis, graph.sizes) * bits for entry in (*fresh, op) for axis, bits in steps_of(entry))
         found.append(
             NodeCost(
                 name=op.name,
                 kind=op.kind,
                 location=str(op.location or ""),
                 parameters=sum(elements(e.type, graph.sizes) for e in fresh if e.kind == "weight"),
-                weight_bits=sum(stored_bits(e.type, graph.sizes) for e in fresh) + 32 * steps,
+                weight_bits=sum(stored_bits(e.type, graph.sizes) for e in fresh) + steps,
                 macs=sum(count for count, _ in macs),
                 bit_operations=sum(count * bits for count, bits in macs),
                 factors=tuple(f.name for f in multiplied[0].formats) if multiplied else (),
@@ -263,25 +263,28 @@ def layer_cost(graph: Graph, layer: Op) -> LayerCost:
     )
 
 
-def stored_steps(graph: Graph) -> int:
-    """How many steps a file must hold, each a binary32 number; those of blocks are with the elements they belong to."""
-    return sum(size(axis, graph.sizes) for axis in stored_steps_of(graph))
+def stored_step_bits(graph: Graph) -> int:
+    """Bits of the steps that a file must hold, each a binary32 number, and of the zeros of stored tensors; those of
+    blocks are with the elements they belong to."""
+    return sum(size(axis, graph.sizes) * bits for axis, bits in stored_steps_of(graph))
 
 
-def stored_steps_of(graph: Graph) -> Iterator[Axis]:
-    """The steps a file must hold, those of stored tensors and of activations, as axes with one step per index."""
+def stored_steps_of(graph: Graph) -> Iterator[tuple[Axis, int]]:
+    """The steps a file must hold, those of stored tensors and of activations: axes with one step per index, and the
+    bits of one."""
     for op in graph.ops:
         yield from steps_of(op)
 
 
-def steps_of(op: Op) -> Iterator[Axis]:
-    """The steps that one op brings, as axes with one step per index.
+def steps_of(op: Op) -> Iterator[tuple[Axis, int]]:
+    """The steps that one op brings: an axis with one step per index, and the bits of one with its zero.
 
     The steps of an `i32` bias are products of two that are counted already.
     """
     step = op.type.step if op.kind in (*STORED, "quantize") and op.type.format.bits <= 16 else None
     if step is not None and step.block is None:
-        yield Const(1) if step.axis is None else op.type.axes[step.axis]
+        bits = op.type.encoding.step_bits if op.kind in STORED else step.bits
+        yield Const(1) if step.axis is None else op.type.axes[step.axis], bits
 
 
 def shape(type: Type, sizes: Mapping[str, int]) -> tuple[int, ...]:

@@ -36,7 +36,7 @@ def compiled_totals(graph: Graph) -> Callable[[Mapping[str, int]], Totals]:
         for found in products(graph, op)
     ]
     sizes = [(op, elements_of(op.type)) for op in graph.stored]
-    steps = total(times(length_of(axis), 32) for axis in stored_steps_of(graph))
+    steps = total(times(length_of(axis), bits) for axis, bits in stored_steps_of(graph))
     found = (
         total(p for p, _ in macs),
         total(times(p, bits) for p, bits in macs),

@@ -32,8 +32,9 @@ class Accumulator:
 def accumulators(network: Network) -> tuple[Accumulator, ...]:
     """The accumulators of all layers whose weights and inputs are integers, in order.
 
-    A partial sum over products `w (x - zero)` is at most `sum |w| * max |x - zero|` in magnitude, whatever the order of
-    summation, and the codes of the weights are known. A bias counts in the accumulator's step, `step_x * step_w`.
+    A partial sum over products `w (x - zero)`, with `w` a weight's code less its own zero, is at most
+    `sum |w| * max |x - zero|` in magnitude, whatever the order of summation, and the codes of the weights are known. A
+    bias counts in the accumulator's step, `step_x * step_w`.
 
     Source: Colbert et al., ICCV 2023 (A2Q), equation 5, with the codes themselves in place of their bound.
     """
@@ -54,7 +55,8 @@ def largest_sum(network: Network, layer: Op) -> int | None:
     if name is None or not given.integer or not network.graph.types[name].integer:
         return None
     farthest = max(given.format.high - given.step.zero, given.step.zero - given.format.low)
-    codes = recipe.tensor.to(torch.int64).abs()
+    codes = recipe.tensor.to(torch.int64)
+    codes = (codes - recipe.spread_zeros(codes)).abs()
     axis = SPECS[layer.kind].weight_axis
     assert axis is not None
     sums = codes.transpose(0, axis).flatten(1).sum(1) * farthest

@@ -17,13 +17,15 @@ from ..elements import in_blocks, nearest
 from ..execution import run
 from ..network import Network
 from ..ranges import Range, average_range, entropy_range, percentile_range, whole_range
-from ..weights import Recipe, Rounded, tensor_digest
+from ..weights import Recipe, Rounded, rounded_once, tensor_digest
 from .base import Context, Pass, register
 
 Method = Literal["minmax", "average", "percentile", "mse", "entropy"]
 WeightMethod = Literal["minmax", "percentile", "mse"]
 SHRINK = torch.linspace(1.0, 0.2, 33)
 """The clipping ranges that `mse` tries, relative to the largest magnitude."""
+SWEEPS = ((True, True), (True, False), (False, True))
+"""Which ends of the range of asymmetric weights `mse` narrows, sweep by sweep."""
 KEPT = 1 << 16
 """Elements of one value that are kept for choosing its step; more are thinned out evenly."""
 AVERAGED = 32
@@ -36,7 +38,8 @@ class Calibrate(Pass):
     """Give every `?` a step, and turn weights into integer codes.
 
     The network runs in real numbers on the calibration data; each `quantize` sees what it will have to round. Steps of
-    weights and biases come from their own values, one per output channel or one per tensor as their type says.
+    weights and biases come from their own values, one per output channel, block or tensor as their type says, and so do
+    the zeros of weights that have any. 0 is always exactly a code.
 
     Args:
         method: for inputs. `minmax` covers all values; `average` the moving average of what batches of 32 samples
@@ -119,8 +122,13 @@ class Calibrate(Pass):
         if step.shared:
             return Rounded(recipe, format, None, step.axis, step.block)
         if step.known and step.value is not None:
-            return Rounded(recipe, format, torch.tensor(step.value), None)
+            return rounded_once(recipe, format, step)
         rows, shape = rows_of(recipe.tensor.float(), step)
+        if step.zero is None:
+            share = (100 - self.percentile) / 200 if self.weight_method == "percentile" else 0.0
+            mse = self.weight_method == "mse"
+            found, zeros = affine_steps(rows, format, mse=mse, power_of_two=step.power_of_two, share=share)
+            return Rounded(recipe, format, found.reshape(shape), step.axis, step.block, zeros.reshape(shape))
         if self.weight_method == "percentile":
             place = max(1, round(self.percentile / 100 * rows.shape[1]))
             bound = rows.abs().kthvalue(place, dim=1, keepdim=True).values
@@ -179,7 +187,7 @@ def mirrored(values: Tensor) -> Tensor:
 def _known(step: Step, recipe: Rounded) -> Step:
     if step.axis is not None:
         return replace(step, known=True)
-    return Step.of(float(recipe.steps))
+    return Step.of(float(recipe.steps), 0 if recipe.zeros is None else int(recipe.zeros))
 
 
 def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bool) -> Tensor:
@@ -231,6 +239,60 @@ def sign_steps(rows: Tensor, format: Format) -> Tensor:
         best = (sums.square() / counts).argmax(dim=1, keepdim=True)
         found = (sums.gather(1, best) / (best + 1))[:, 0]
     return torch.where(found > 0, found.clamp(min=1e-30), 1.0).to(torch.float32)
+
+
+def affine_steps(
+    rows: Tensor, format: Format, *, mse: bool, power_of_two: bool, share: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """One step and one zero per row, such that 0 is exactly a code; both of shape [rows].
+
+    Args:
+        rows: real numbers, [rows, values].
+        format: an integer format.
+        mse: try narrower ranges and keep the one with the smallest squared error: first both ends together, then one
+            after the other.
+        power_of_two: only powers of two.
+        share: of the values, how many to leave out at each end.
+    """
+    if share:
+        ordered, last = rows.sort(dim=1).values, rows.shape[1] - 1
+        low, high = ordered[:, round(share * last)], ordered[:, round((1 - share) * last)]
+    else:
+        low, high = rows.aminmax(dim=1)
+    low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+    best = codes_between(low, high, format, power_of_two)
+    if not mse:
+        return best
+    error = affine_error(rows, *best, format)
+    for of_low, of_high in SWEEPS:
+        least, most = low, high
+        for shrink in SHRINK.tolist():
+            bottom, top = least * (shrink if of_low else 1.0), most * (shrink if of_high else 1.0)
+            found = codes_between(bottom, top, format, power_of_two)
+            now = affine_error(rows, *found, format)
+            better = now < error
+            best = torch.where(better, found[0], best[0]), torch.where(better, found[1], best[1])
+            low, high = torch.where(better, bottom, low), torch.where(better, top, high)
+            error = torch.where(better, now, error)
+    return best
+
+
+def codes_between(low: Tensor, high: Tensor, format: Format, power_of_two: bool) -> tuple[Tensor, Tensor]:
+    """For each range the step in binary32 and the zero, see `affine_step`."""
+    span = torch.where(high > low, (high - low).clamp(min=1e-30), 1.0)
+    steps = (span / (format.high - format.low)).clamp(min=1e-30)
+    if power_of_two:
+        steps = torch.exp2(torch.ceil(torch.log2(steps)))
+    steps = steps.float()
+    zeros = (format.low + torch.round(-low / steps)).clamp(format.low, format.high)
+    return steps, zeros.to(torch.int32)
+
+
+def affine_error(rows: Tensor, steps: Tensor, zeros: Tensor, format: Format) -> Tensor:
+    """The squared error of rounding each row; shape [rows]."""
+    low, high = (format.low - zeros).to(rows), (format.high - zeros).to(rows)
+    codes = torch.round(rows / steps[:, None]).clamp_(low[:, None], high[:, None])
+    return codes.mul_(steps[:, None]).sub_(rows).square_().sum(dim=1)
 
 
 def affine_step(low: float, high: float, format: Format, power_of_two: bool = False) -> Step:

@@ -135,7 +135,7 @@ def shifted(bias: Recipe, shift: Tensor) -> Recipe:
     """A bias with something added, rounded with the step it has."""
     real = bias.source if isinstance(bias, Rounded) else bias
     moved = Mended(real, (real.tensor.double() + shift).to(real.tensor.dtype))
-    return Rounded(moved, bias.format, bias.steps, bias.axis) if isinstance(bias, Rounded) else moved
+    return bias.replaced(moved, bias.steps) if isinstance(bias, Rounded) else moved
 
 
 def real_numbers(recipe: Recipe) -> Tensor:

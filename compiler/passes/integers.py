@@ -13,8 +13,15 @@ CARRIERS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adap
 
 
 def integer_layers(graph: Graph) -> tuple[Op, ...]:
-    """The layers whose input and stored weight are integers of at most 8 bits."""
-    return tuple(op for op in layers(graph) if all(narrow(graph.types[name]) for name in op.inputs[:2]))
+    """The layers that integer kernels can run: input and weight are integers of at most 8 bits, and the weight's zero
+    is 0."""
+    return tuple(op for op in layers(graph) if multiplies(graph, op))
+
+
+def multiplies(graph: Graph, layer: Op) -> bool:
+    """See `integer_layers`."""
+    given, weight = (graph.types[name] for name in layer.inputs[:2])
+    return narrow(given) and narrow(weight) and weight.multiplied
 
 
 def narrow(type: Type) -> bool:

@@ -13,6 +13,7 @@ from ..network import Network
 from ..weights import Computed, Recipe, Rounded, along
 from .base import Context, Pass, PassError, register
 from .calibrate import Calibrate
+from .integers import multiplies
 from .place import Place, known_target
 
 ACCUMULATOR = format_named("i32")
@@ -31,8 +32,9 @@ class Legalize(Pass):
         %b: f32[$y] = weight    ==>    %b: i32<per 0>[$y] = weight      step = step of input * step of weight channel
 
     A bias of fewer bits is rounded to its own step first, then to the accumulator's. Layers whose input or weight is
-    real stay as they are. A layer that reads a shared bias keeps it real. Where a channel's weights are so small that
-    its bias would not fit into the accumulator, their step is made larger: beside such a bias they weigh nothing.
+    real, or whose weight is asymmetric, stay as they are. A layer that reads a shared bias keeps it real. Where a
+    channel's weights are so small that its bias would not fit into the accumulator, their step is made larger: beside
+    such a bias they weigh nothing.
 
     Args:
         target: the target to suit.
@@ -97,7 +99,7 @@ def integer_bias(graph: Graph, layer: Op) -> str | None:
     bias = operand(layer, "bias")
     if bias is None or graph.readers[bias] != (layer,) or graph.types[bias].format == ACCUMULATOR:
         return None
-    if any(not t.integer or t.format.bits > 8 for t in (graph.types[n] for n in layer.inputs[:2])):
+    if not multiplies(graph, layer):
         return None
     for name in layer.inputs[:3]:
         step = graph.types[name].step
@@ -117,7 +119,7 @@ def fitted(graph: Graph, layer: Op, bias: str, recipes: dict[str, Recipe]) -> Ro
         return weight
     if weight.axis is None or graph.readers[layer.inputs[1]] != (layer,):
         return None
-    return Rounded(weight.source, weight.format, torch.maximum(weight.steps, least), weight.axis)
+    return weight.replaced(weight.source, torch.maximum(weight.steps, least))
 
 
 def _times(steps: Tensor) -> Callable[[Tensor], Tensor]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-
 from ...ir import (
     SPECS,
     Encoding,
@@ -24,7 +22,7 @@ from ...ir import (
 from ...ir.axes import size
 from ...ir.formats import BF16, F16, F32
 from ..network import Network
-from ..weights import Recipe, Rounded, stored_as
+from ..weights import Recipe, Rounded, rounded_once, stored_as
 from .base import Context, Pass, PassError, register
 
 MOVERS = ("reshape", "permute", "max_pool1d", "max_pool2d", "max_pool3d")
@@ -42,8 +40,9 @@ class Quantize(Pass):
                                        %y = linear %x.q, %w, %b
 
     Steps are unknown (`?`) until `calibrate` finds them. Weights have one step per output channel, inputs and biases
-    one per tensor. Signed formats are symmetric; unsigned ones may have any zero. `i8<2^?>` asks for a step that is a
-    power of two (fixed point), `i8<2^-6>` for just this one, which holds for the whole tensor and rounds at once.
+    one per tensor. Signed formats are symmetric; unsigned ones may have any zero, one for each step: `u4` is
+    asymmetric, and so is `i4<?, ?>`. Biases are symmetric. `i8<2^?>` asks for a step that is a power of two (fixed
+    point), `i8<2^-6>` for just this one, which holds for the whole tensor and rounds at once, as `u8<0.02, 127>` does.
 
     `i4<block 32>` has a step for every 32 weights along the axis that the layer reads its input by, or along the
     longest where that is shorter than a block; activations are cut along their features. In `f4e2m1<block 32 2^>` the
@@ -87,12 +86,19 @@ class Quantize(Pass):
                     f"quantize: {name} cannot name an axis for its steps; found {encoding}",
                     mend="Weights have one step per output channel (per=tensor: one alone), all else one per tensor.",
                 )
+            if name == "activations" and encoding is not None and step is not None and step.zeros:
+                raise UsageError(
+                    f"quantize: activations in blocks are symmetric; found {encoding}",
+                    mend=f"Write {encoding.format}<block {step.block}>.",
+                )
             if name == "weights" and step is not None and step.block is not None and self.per == "tensor":
                 raise UsageError(f"quantize: weights have one step per block or one in all, not both; found {encoding}")
-            if name != "activations" and step is not None and step.zero != 0:
-                raise UsageError(f"quantize: {name} are symmetric, their zero is 0; found {encoding}")
-            if name != "activations" and encoding is not None and not encoding.format.signed:
-                raise UsageError(f"quantize: {name} must be signed, i2 to i16; found {encoding}")
+            if name == "biases" and step is not None and step.zero != 0:
+                raise UsageError(f"quantize: biases are symmetric, their zero is 0; found {encoding}")
+            if name == "biases" and encoding is not None and not encoding.format.signed:
+                raise UsageError(f"quantize: biases must be signed, i2 to i16; found {encoding}")
+            if encoding is not None and name == "weights":
+                check_zero(encoding)
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
@@ -132,6 +138,23 @@ def check_format(name: str, encoding: Encoding) -> None:
         raise UsageError(f"quantize: {name} must be a format of 16 bits or fewer; found {encoding}")
 
 
+def check_zero(encoding: Encoding) -> None:
+    """Refuse weights whose zero cannot be had.
+
+    Raises:
+        UsageError: the format, and what to write instead.
+    """
+    step, format = encoding.step, encoding.format
+    if step is not None and step.shared and not format.signed:
+        raise UsageError(
+            f"quantize: weights whose blocks share an exponent are symmetric; found {encoding}",
+            mend=f"Write i{format.bits}<block {step.block} 2^>, or u{format.bits}<block {step.block}>.",
+        )
+    if step is not None and step.zero and not format.low <= step.zero <= format.high:
+        codes = f"{format.low} to {format.high}"
+        raise UsageError(f"quantize: the zero of weights must be one of the codes {codes}; found {encoding}")
+
+
 def as_typed(recipe: Recipe, type: Type) -> Recipe:
     """Real numbers as a type stores them: codes where its step is known."""
     if type.step is None:
@@ -140,7 +163,7 @@ def as_typed(recipe: Recipe, type: Type) -> Recipe:
         return Rounded(recipe, type.format, None, type.step.axis, type.step.block)
     if type.step.value is None:
         return recipe
-    return Rounded(recipe, type.format, torch.tensor(type.step.value), None)
+    return rounded_once(recipe, type.format, type.step)
 
 
 def weight_type(graph: Graph, layer: Op, name: str, encoding: Encoding, axis: int | None) -> Type:
@@ -154,12 +177,12 @@ def weight_type(graph: Graph, layer: Op, name: str, encoding: Encoding, axis: in
     if not encoding.format.takes_step:
         return replace(graph.types[name], format=encoding.format, step=None)
     step = encoding.step or Step()
+    free = step.zero is None or not encoding.format.signed
     if step.block is not None:
         along = block_axis(graph, layer, name, step.block)
-        step = Step.blocks(step.block, along, known=False, power_of_two=step.power_of_two)
+        step = Step.blocks(step.block, along, known=False, power_of_two=step.power_of_two, zeros=free)
     elif not step.known:
-        power = step.power_of_two
-        step = Step(power_of_two=power) if axis is None else Step.per(axis, known=False, power_of_two=power)
+        step = Step(axis=axis, power_of_two=step.power_of_two, zero=None if free else 0)
     return replace(graph.types[name], format=encoding.format, step=step)
 
 

@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ...ir import Graph, Op, Type, UsageError, ordered_graph, retype, width_named, widths_in
+from ...ir import STORED, Graph, Op, Type, UsageError, ordered_graph, retype, width_named, widths_in
 from ..network import Network
 from ..resizing import Importance, Policy, gathered, ordered_sizes, remembered_scores
 from ..resizing.gather import Growing, growth_of
@@ -184,7 +184,9 @@ def without_steps(graph: Graph) -> Graph:
 
 
 def _forgetting(op: Op) -> Op:
-    """The op with its steps unknown."""
+    """The op with its steps unknown, and the zeros of unsigned weights, which may be 0 by chance."""
     if not any(t.quantized for t in op.types):
         return op
+    if op.kind in STORED and op.type.step is not None and not op.type.format.signed:
+        return op.with_type(replace(op.type, step=replace(op.type.step.forget(), zero=None)))
     return replace(op, types=tuple(replace(t, step=t.step.forget() if t.step else None) for t in op.types))

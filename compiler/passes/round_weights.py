@@ -135,18 +135,20 @@ def chosen_codes(recipe: Rounded, original: Recipe, seen: Moments, damping: floa
     groups = seen.gram.shape[0]
     rows = real.double().reshape(groups, real.shape[0] // groups, -1)
     steps = recipe.steps.double().expand(real.shape[0]).reshape(groups, -1, 1)
+    zeros = torch.zeros((), dtype=torch.int32) if recipe.zeros is None else recipe.zeros
+    zeros = zeros.double().expand(real.shape[0]).reshape(groups, -1, 1)
     goal = towards(rows, seen, damping)
-    low, high = recipe.format.low, recipe.format.high
+    low, high = recipe.format.low - zeros, recipe.format.high - zeros
     codes = rounded_codes(goal, seen.gram, steps, low, high, damping)
-    old = recipe.tensor.double().reshape(rows.shape)
+    old = recipe.tensor.double().reshape(rows.shape) - zeros
     better = output_error(codes * steps, rows, seen) < output_error(old * steps, rows, seen)
     codes = torch.where(better[..., None], codes, old)
     moved = moved_into(rows, codes, steps, low, high)
-    return Rounded(Mended(original, moved.reshape(real.shape).to(real.dtype)), recipe.format, recipe.steps, recipe.axis)
+    return recipe.replaced(Mended(original, moved.reshape(real.shape).to(real.dtype)), recipe.steps)
 
 
-def moved_into(rows: Tensor, codes: Tensor, steps: Tensor, low: int, high: int) -> Tensor:
-    """Real numbers that round to the codes, as near as may be to those given."""
+def moved_into(rows: Tensor, codes: Tensor, steps: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Real numbers that round to the codes, as near as may be to those given; codes and bounds count from the zero."""
     least = torch.where(codes > low, codes - INSIDE, -torch.inf)
     most = torch.where(codes < high, codes + INSIDE, torch.inf)
     held = torch.round(rows / steps).clamp(low, high) == codes

@@ -35,8 +35,8 @@ _CONTAINERS: dict[tuple[int, bool], tuple[int, Any]] = {
 }
 
 
-INT4 = 22
-"""Element type of signed codes of 4 bits, two to a byte; from opset 21 on."""
+UINT4, INT4 = 21, 22
+"""Element types of codes of 4 bits, two to a byte; from opset 21 on."""
 
 PACKED_BITS = 4
 """Stored codes of at most so many bits are packed."""
@@ -52,7 +52,7 @@ def packed(codes: Array) -> Array:
 
 def is_packed(type: Type) -> bool:
     """Whether stored values of a type are packed where the style asks for it."""
-    return type.step is not None and type.format.is_int and type.format.signed and type.format.bits <= PACKED_BITS
+    return type.step is not None and type.format.is_int and type.format.bits <= PACKED_BITS
 
 
 _FOUND: dict[str, tuple[int, np.dtype[Any]]] = {}

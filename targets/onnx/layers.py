@@ -71,7 +71,7 @@ def input_of(writer: Writer, op: Op) -> str:
     """
     value = writer.real(op.inputs[0], op.type.format)
     given, weight = source(writer.graph, op.inputs[0]), writer.type(op.inputs[1])
-    if writer.style.keep_floats and given.quantized and not (narrow(given) and narrow(weight)):
+    if writer.style.keep_floats and given.quantized and not (narrow(given) and narrow(weight) and weight.multiplied):
         return writer.node("Max", [value], f"{op.name}/input")
     return value
 

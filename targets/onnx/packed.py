@@ -15,7 +15,7 @@ from ...ir.formats import F32, format_named
 from .bias import bias_of
 from .clamps import source
 from .elements import Array
-from .quantize import steps_of
+from .quantize import steps_of, zeros_of
 from .writer import Writer
 
 BLOCK = 32
@@ -34,36 +34,45 @@ def packable(writer: Writer, op: Op) -> bool:
     weight = writer.type(op.inputs[1])
     if not writer.style.matmul_nbits or op.type.format != F32 or not writer.is_stored(op.inputs[1]):
         return False
-    if source(writer.graph, op.inputs[0]).quantized or not _symmetric(weight):
+    if source(writer.graph, op.inputs[0]).quantized or not _few_bits(weight):
         return False
     rows = prod(writer.lengths(op.name)[:-1])
     return min(writer.lengths(op.inputs[1])) >= LEAST and rows <= MOST_ROWS
 
 
-def _symmetric(weight: Type) -> bool:
+def _few_bits(weight: Type) -> bool:
+    """Whether the op has such codes and steps."""
     step = weight.step
-    if step is None or not weight.format.is_int or weight.format.bits > 8 or step.zero != 0:
+    if step is None or not weight.format.is_int or weight.format.bits > 8:
         return False
     return step.axis in (None, 0) if step.block is None else step.axis == 1 and step.block in BLOCKS
 
 
 def packed_linear(writer: Writer, op: Op) -> None:
-    """One `MatMulNBits`: 4-bit codes two to a byte, wider ones one to a byte, one step per output and block."""
+    """One `MatMulNBits`: 4-bit codes two to a byte, wider ones one to a byte, one step per output and block.
+
+    Signed codes are moved into the unsigned range, whose middle the op takes for the zero; other zeros are given, one
+    per output and block.
+    """
     name = op.inputs[1]
     type, (outputs, inputs) = writer.type(name), writer.lengths(name)
     assert type.step is not None
     bits, block = 4 if type.format.bits <= 4 else 8, type.step.block or BLOCK
     codes = np.asarray(writer.weights.array(name)).astype(np.int16)
-    blocks = -(-inputs // block)
-    lifted = np.full((outputs, blocks * block), 1 << (bits - 1), np.uint8)
-    lifted[:, :inputs] = codes + (1 << (bits - 1))
-    words = lifted if bits == 8 else lifted[:, 0::2] | (lifted[:, 1::2] << 4)
-    weight = writer.initializer(f"{name}/packed", words.reshape(outputs, blocks, -1), BYTES)
+    blocks, middle = -(-inputs // block), 1 << (bits - 1)
+    moved = middle if type.format.signed else 0
+    lifted = np.full((outputs, blocks * block), middle, np.uint8)
+    lifted[:, :inputs] = codes + moved
+    weight = writer.initializer(f"{name}/packed", _words(lifted, bits).reshape(outputs, blocks, -1), BYTES)
     writer.proto.initializer[-1].doc_string = str(type.format)
     writer.known_step(name, type)
     steps = writer.initializer(f"{name}/steps", _steps(writer, name, type, outputs, blocks), F32)
     bias = bias_of(writer, op, F32)
-    given = [writer.real(op.inputs[0]), weight, steps, *(["", "", *bias] if bias else [])]
+    zero = ""
+    if type.step.zero is None or type.step.zero + moved != middle:
+        zeros = _zeros(writer, name, type, outputs, blocks) + moved
+        zero = writer.initializer(f"{name}/zeros", _words(zeros.astype(np.uint8), bits), BYTES)
+    given = [writer.real(op.inputs[0]), weight, steps, *([zero, "", *bias] if bias else [zero] if zero else [])]
     writer.node(
         "MatMulNBits", given, op.name, K=inputs, N=outputs, bits=bits, block_size=block, accuracy_level=4
     )  # fmt: skip
@@ -83,3 +92,20 @@ def _steps(writer: Writer, name: str, type: Type, outputs: int, blocks: int) -> 
         return np.repeat(steps_of(writer, name, type), blocks)
     assert type.step.value is not None
     return np.full(outputs * blocks, type.step.value, np.float32)
+
+
+def _zeros(writer: Writer, name: str, type: Type, outputs: int, blocks: int) -> Array:
+    """One zero per output and block."""
+    assert type.step is not None
+    if type.step.zero is not None:
+        return np.full((outputs, blocks), type.step.zero, np.int16)
+    zeros = zeros_of(writer, name, type).astype(np.int16)
+    return zeros if type.step.block is not None else np.repeat(zeros[:, None], blocks, 1)
+
+
+def _words(codes: Array, bits: int) -> Array:
+    """Rows of codes as bytes: those of 4 bits two to a byte, the first in the lower half."""
+    if bits == 8:
+        return codes
+    padded = np.pad(codes, ((0, 0), (0, codes.shape[1] % 2)))
+    return padded[:, 0::2] | (padded[:, 1::2] << 4)

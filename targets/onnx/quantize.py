@@ -7,7 +7,7 @@ import numpy as np
 from ...ir import NascError, Op, Step, Type
 from ...ir.formats import F8E4M3, F8E5M2, F32, TERNARY, element_values
 from .clamps import CLAMPS, MOVES, code_bounds, source
-from .elements import Array, element
+from .elements import Array, element, stored
 from .registry import EmissionError, emits
 from .writer import Writer
 
@@ -118,31 +118,47 @@ def dequantized(writer: Writer, name: str, type: Type) -> str:
 
 
 def beside_codes(writer: Writer, name: str) -> bool:
-    """Whether an op that reads a stored value may run on an integer kernel: its input is quantized as well."""
-    if not writer.style.integer_kernels:
+    """Whether an op that reads a stored value may run on an integer kernel: the value is symmetric, and the op's input
+    is quantized as well."""
+    if not writer.style.integer_kernels or not writer.type(name).multiplied:
         return False
     readers = (op for op in writer.graph.readers.get(name, ()) if op.inputs[0] != name)
     return any(source(writer.graph, op.inputs[0], writer.folded).quantized for op in readers)
 
 
 def folded_weight(writer: Writer, name: str, type: Type) -> str:
-    """Stored codes read back by a Cast and a Mul with their step, or with that of their block."""
+    """Stored codes read back by a Cast, a Sub of their zero where it is not 0, and a Mul with their step, or with those
+    of their block."""
     step = type.step
     assert step is not None
     writer.known_step(name, type)
     real = writer.node("Cast", [writer.value(name)], f"{name}/cast", to=element(F32)[0])
-    if step.zero:
+    if step.zeros:
+        codes = writer.codes(f"{name}/zero", laid_along(zeros_of(writer, name, type), type), type)
+        zeros = writer.node("Cast", [codes], f"{name}/zero.cast", to=element(F32)[0])
+        real = writer.node("Sub", [real, spread(writer, name, type, zeros, "zeros")], f"{name}/moved")
+    elif step.zero:
         real = writer.node("Sub", [real, writer.number(step.zero)], f"{name}/moved")
-    if step.axis is None:
-        by = writer.initializer(f"{name}/step", np.array(step.value, np.float32), F32)
-    elif step.block is None:
-        lengths = [-1 if i == step.axis else 1 for i in range(len(type.axes))]
-        by = writer.initializer(f"{name}/step", steps_of(writer, name, type).reshape(lengths), F32)
-    else:
-        steps = writer.initializer(f"{name}/step", steps_of(writer, name, type), F32)
-        block_of = np.arange(writer.lengths(name)[step.axis]) // step.block
-        by = writer.node("Gather", [steps, writer.integers(block_of.tolist())], f"{name}/steps", axis=step.axis)
-    return writer.node("Mul", [real, by], f"{name}/real")
+    held = np.array(step.value, np.float32) if step.axis is None else steps_of(writer, name, type)
+    by = writer.initializer(f"{name}/step", laid_along(held, type), F32)
+    return writer.node("Mul", [real, spread(writer, name, type, by, "steps")], f"{name}/real")
+
+
+def laid_along(values: Array, type: Type) -> Array:
+    """Steps or zeros shaped to meet the codes: one per index of an axis stands along it, all others as they are."""
+    step = type.step
+    if step is None or step.axis is None or step.block is not None:
+        return values
+    return values.reshape([-1 if i == step.axis else 1 for i in range(len(type.axes))])
+
+
+def spread(writer: Writer, name: str, type: Type, values: str, called: str) -> str:
+    """Steps or zeros of blocks, given to each of their elements by a Gather; all others as they are."""
+    step = type.step
+    if step is None or step.block is None or step.axis is None:
+        return values
+    block_of = np.arange(writer.lengths(name)[step.axis]) // step.block
+    return writer.node("Gather", [values, writer.integers(block_of.tolist())], f"{name}/{called}", axis=step.axis)
 
 
 def numbers(writer: Writer, name: str, type: Type) -> Array:
@@ -174,7 +190,7 @@ def dequantize(writer: Writer, codes: str, result: str, step: str, zero: str, ki
 
 
 def step_and_zero(writer: Writer, name: str, type: Type) -> tuple[str, str]:
-    """The initializers of a value's step and zero, scalars or one per index of an axis.
+    """The initializers of a value's step and zero, scalars, one per index of an axis, or one per block.
 
     32-bit codes have no zero: ONNX asks it to be left out or 0.
 
@@ -188,6 +204,8 @@ def step_and_zero(writer: Writer, name: str, type: Type) -> tuple[str, str]:
     step = np.array(type.step.value, np.float32) if whole else steps_of(writer, name, type)
     names = f"{name}/step", f"{name}/zero"
     writer.initializer(names[0], step, F32)
+    if type.step.zeros:
+        return names[0], writer.initializer(names[1], zeros_of(writer, name, type), type.format)
     if type.format.bits > 16 or type.step.block is not None:
         return names[0], ""
     zero = np.full(step.shape, type.step.zero or 0, element(type.format)[1])
@@ -196,17 +214,31 @@ def step_and_zero(writer: Writer, name: str, type: Type) -> tuple[str, str]:
 
 def steps_of(writer: Writer, name: str, type: Type) -> Array:
     """The steps of a value that has one per index of an axis, or one per block along it: binary32."""
+    return _beside(writer, name, type, np.ascontiguousarray(writer.weights.steps(name), np.float32), "steps")
+
+
+def zeros_of(writer: Writer, name: str, type: Type) -> Array:
+    """The zeros of a value whose steps have zeros of their own, in the container of its codes."""
+    found = stored(writer.weights.zeros(name), type.format, f"the zeros of {name}")
+    return _beside(writer, name, type, found, "zeros")
+
+
+def _beside(writer: Writer, name: str, type: Type, values: Array, called: str) -> Array:
+    """Steps or zeros, which must be as many as the type says.
+
+    Raises:
+        NascError: they are not.
+    """
     assert type.step is not None
     assert type.step.axis is not None
-    steps = np.ascontiguousarray(writer.weights.steps(name), np.float32)
     lengths = list(writer.lengths(name))
     if type.step.block is None:
         lengths = [lengths[type.step.axis]]
     else:
         lengths[type.step.axis] = -(-lengths[type.step.axis] // type.step.block)
-    if list(steps.shape) != lengths:
-        raise NascError(f"the steps of %{name} have the shape {list(steps.shape)}, its type {type} needs {lengths}")
-    return steps
+    if list(values.shape) != lengths:
+        raise NascError(f"the {called} of %{name} have the shape {list(values.shape)}, its type {type} needs {lengths}")
+    return values
 
 
 def code(writer: Writer, type: Type, value: int) -> str:

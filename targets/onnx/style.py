@@ -17,8 +17,8 @@ class Style:
     """What a runtime fuses.
 
     Args:
-        unsigned: activations lie in unsigned containers and weights in signed ones, whatever their formats: codes and
-            zeros are shifted by half the range, which changes no number that they stand for.
+        unsigned: activations lie in unsigned containers and symmetric weights in signed ones, whatever their formats:
+            codes and zeros are shifted by half the range, which changes no number that they stand for.
         clip_codes: bounds on quantized values are put on their codes, by a Clip of integers; else on the numbers.
         packed: stored codes of at most 4 bits lie two to a byte and become bytes when the runtime loads the model.
         keep_floats: a layer whose weights are numbers stays in float although its input is quantized: a node that does
@@ -56,7 +56,10 @@ TENSORRT = Style(
 
 
 def recoded(graph: Graph) -> Graph:
-    """The graph with unsigned activations and signed weights of up to 8 bits; itself where all are so already."""
+    """The graph with unsigned activations and signed symmetric weights of up to 8 bits; itself where all are so.
+
+    Asymmetric weights, which no integer kernel takes, stay.
+    """
     moved: dict[str, Type] = {}
     ops: list[Op] = []
     for op in graph.ops:
@@ -74,13 +77,18 @@ def _recoded(op: Op, moved: Mapping[str, Type]) -> Type | None:
     if op.kind == "quantize":
         return _shifted(op.type, 1) if op.type.format.signed else None
     if op.kind in STORED:
-        return None if op.type.format.signed else _shifted(op.type, -1)
+        return _shifted(op.type, -1) if _one_sided(op.type) else None
     source = moved.get(op.inputs[0]) if op.inputs else None
     return None if source is None else replace(op.type, format=source.format, step=source.step)
 
 
 def _narrow(type: Type) -> bool:
     return type.integer and type.format.family == "int" and type.format.bits <= 8
+
+
+def _one_sided(type: Type) -> bool:
+    """Whether stored codes are unsigned with the zero 0."""
+    return _narrow(type) and not type.format.signed and type.step is not None and type.step.zero == 0
 
 
 def _shifted(type: Type, sign: int) -> Type:
@@ -113,10 +121,14 @@ class Recoded:
         """The codes of a stored value, moved where its type has moved."""
         array: Any = self._weights.array(name)
         type = self._types[name]
-        if not _narrow(type) or type.format.signed:
+        if not _one_sided(type):
             return array
         return (np.asarray(array).astype(np.int16) - half(type)).astype(np.int8)
 
     def steps(self, name: str) -> Any:
         """The steps of a stored value, which recoding does not change."""
         return self._weights.steps(name)
+
+    def zeros(self, name: str) -> Any:
+        """The zeros of an asymmetric value, which stays as it is."""
+        return self._weights.zeros(name)

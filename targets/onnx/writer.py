@@ -17,7 +17,7 @@ from ...ir.axes import has_batch, size
 from ...ir.formats import F32, I64
 from ...ir.graph import is_axis
 from .clamps import folded
-from .elements import INT4, Array, computing, element, is_packed, packed, stored
+from .elements import INT4, UINT4, Array, computing, element, is_packed, packed, stored
 from .external import External
 from .registry import EmissionError
 from .style import Style
@@ -96,7 +96,7 @@ class Writer:
         Packed ones stay inside the model: ONNX Runtime takes tensors from memory with whole bytes per element only.
         """
         tensor = self.proto.initializer.add(name=name, data_type=element, dims=lengths)
-        if self.external is None or element == INT4 or not self.external.take(tensor, array):
+        if self.external is None or element in (INT4, UINT4) or not self.external.take(tensor, array):
             self.inside_bytes += array.nbytes
             if self.inside_bytes > LARGEST_FILE:
                 raise NascError(
@@ -140,16 +140,22 @@ class Writer:
     def value(self, name: str) -> str:
         """A value as it is: codes where it is quantized. Stored tensors become initializers on first use."""
         if name not in self._known and self.is_stored(name):
-            format = self._types[name].format
-            array = stored(self.weights.array(name), format, name)
-            if self.style.packed and is_packed(self._types[name]):
-                self._known.add(name)
-                halves = self._put(f"{name}/packed", packed(array), INT4, array.shape)
-                self.node("Cast", [halves], name, to=element(format)[0])
-            else:
-                self.initializer(name, array, format)
-            if format.is_int and format.bits not in (8, 16, 32, 64):
-                self.proto.initializer[-1].doc_string = str(format)
+            type = self._types[name]
+            self.codes(name, stored(self.weights.array(name), type.format, name), type)
+        return name
+
+    def codes(self, name: str, array: Array, type: Type) -> str:
+        """Write a stored tensor, or zeros beside it, in the format of a type; codes of at most 4 bits two to a byte
+        where the style asks for it, with a Cast to bytes behind."""
+        format = type.format
+        if self.style.packed and is_packed(type):
+            self._known.add(name)
+            halves = self._put(f"{name}/packed", packed(array), INT4 if format.signed else UINT4, array.shape)
+            self.node("Cast", [halves], name, to=element(format)[0])
+        else:
+            self.initializer(name, array, format)
+        if format.is_int and format.bits not in (8, 16, 32, 64):
+            self.proto.initializer[-1].doc_string = str(format)
         return name
 
     def real(self, name: str, format: Format = F32) -> str:

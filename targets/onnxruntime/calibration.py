@@ -193,6 +193,10 @@ class Filled:
         assert type.step is not None and type.step.axis is not None
         return np.full(size(type.axes[type.step.axis], self._graph.sizes), 2.0**-7, np.float32)
 
+    def zeros(self, name: str) -> Any:
+        """Codes are symmetric."""
+        raise KeyError(name)
+
 
 def bandwidths(target: Any, provider: Provider, threads: int) -> list[Level]:
     """Bytes per second of each cache and of the memory.

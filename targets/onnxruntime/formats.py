@@ -50,6 +50,8 @@ def _integers(provider: str, encoding: Encoding, role: Role) -> Support:
         return _bias(format)
     if format.family == "sign" and role == "activation":
         return _signs(encoding)
+    if role == "weight" and not encoding.multiplied:
+        return _asymmetric(provider, encoding)
     if format.bits > 8:
         return Support("float", f"there are no kernels for {format}: codes are read back into floats, which is slower")
     if encoding.step is not None and encoding.step.axis is not None and role == "activation":
@@ -61,6 +63,12 @@ def _integers(provider: str, encoding: Encoding, role: Role) -> Support:
     if format.bits == 8:
         return Support("native", f"integer kernels{slow}")
     return Support("container", f"exact codes in {container}, at its speed{slow}")
+
+
+def _asymmetric(provider: str, encoding: Encoding) -> Support:
+    if provider == "TensorrtExecutionProvider":
+        return Support("no", "TensorRT takes integers whose zero is 0")
+    return Support("float", f"stored in {encoding.format.bits} bits, computed in float: its zero is not 0")
 
 
 def _signs(encoding: Encoding) -> Support:

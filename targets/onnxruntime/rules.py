@@ -80,6 +80,8 @@ def operands_in_float(graph: Graph, layer: Op) -> str:
     of_weight = graph.types[weight].step
     if of_weight is not None and of_weight.axis not in (None, 0):
         return f"its weight %{weight} has steps along axis {of_weight.axis}, integer kernels take them per output"
+    if not graph.types[weight].multiplied:
+        return f"the zero of its weight %{weight} is not 0, integer kernels take symmetric ones"
     if not is_stored(graph, weight):
         return f"its weight %{weight} is computed, integer kernels take stored ones"
     return ""

@@ -15,6 +15,7 @@ EXAMPLES = {
     "2 to 7": "i4<per 0>",
     "9 to 16": "i12<per 0>",
     "ternary": "ternary<0.5>",
+    "with another": "u8<per 0, zeros>",
     "integers in": "i4<block 32>",
     "f8e4m3": "f8e4m3<per 0>",
     "f16": "f16",
@@ -36,7 +37,7 @@ def test_the_elements_exist():
 
 def test_the_steps_can_be_written():
     steps = re.findall(r"`<([^`>]+)>`", part("## Steps", "With these"))
-    assert len(steps) == 11
+    assert len(steps) == 15
     assert [str(parse_encoding(f"u8<{step}>")) for step in steps] == [f"u8<{step}>" for step in steps]
 
 
@@ -46,7 +47,7 @@ def test_the_short_names_are_those_there_are():
 
 def test_the_passes_can_be_read():
     lines = re.findall(r"^    (\w.*)$", PAGE.split("## Passes")[1], re.MULTILINE)
-    assert len(lines) == 6
+    assert len(lines) == 7
     for line in lines:
         parse_pipeline(line.split("  ")[0].strip())
 
@@ -59,5 +60,7 @@ def test_formats_run_as_the_table_says():
     for name, *cells in rows:
         (example,) = [e for start, e in EXAMPLES.items() if name.strip().strip("`").startswith(start)]
         for cell, role in zip(cells, ("weight", "activation"), strict=True):
-            encoding = parse_encoding(example if role == "weight" else example.replace("per 0", "0.5"))
+            encoding = parse_encoding(
+                example if role == "weight" else example.replace("per 0, zeros", "0.5, 3").replace("per 0", "0.5")
+            )
             assert cpu.supports(encoding, role).runs in re.split("[,;]", cell)[0], (name, role)

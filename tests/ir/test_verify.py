@@ -82,7 +82,15 @@ ONE_FAULT = [
         "%w: f32[N, 4] = weight\nreturn %x",
         "weight %w: a stored tensor cannot have the length of the batch, found f32[N, 4]",
     ),
-    ("%w: i4<0.5, 3>[4] = weight", "weight %w: stored codes are symmetric, their zero is 0; found i4<2^-1, 3>"),
+    ("%w: i4<0.5, 8>[4] = weight", "weight %w: the zero 8 is outside of i4's codes -8 to 7"),
+    (
+        "%w: f32[4, 16] = weight\n%b: u8<0.5, 3>[4] = weight\n%y: f32[N, 4] = linear %x, %w, %b",
+        "linear %y: biases are symmetric, their zero is 0; %b is u8<2^-1, 3>",
+    ),
+    (
+        "%y: u4<block 8 on 1, zeros>[N, 16] = quantize %x",
+        "quantize %y: only stored tensors have zeros of their own in each block, found u4<block 8 on 1, zeros>",
+    ),
     ("%w: i4<per 1>[4] = buffer", "buffer %w: one step per index of axis 1, found 1 axes"),
     ("%y: f32[N, 16] = quantize %x", "quantize %y: quantize gives codes with a step, found f32"),
     ("%y: u8[N, 16] = quantize %x", "quantize %y: quantize gives codes with a step, found u8"),

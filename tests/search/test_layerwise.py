@@ -49,6 +49,9 @@ class _Changed:
     def steps(self, name: str) -> Any:
         return self.weights.steps(name)
 
+    def zeros(self, name: str) -> Any:
+        return self.weights.zeros(name)
+
 
 @pytest.mark.parametrize("name", ["mlp", "residual", "depthwise", "concat"])
 def test_both_give_the_same_integers(name: str) -> None:

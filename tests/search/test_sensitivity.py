@@ -248,3 +248,14 @@ def test_a_constraint_is_the_budget(tmp_path: Path) -> None:
     result, _ = searched(tmp_path / "a", "ilp", True, search__seeds=False, search__constraints=["size<=2500B"])
     assert all(r.figures["size"].value <= 2500 for r in result.trials if r.origin == "ilp")
     assert max(r.figures["size"].value for r in result.trials if r.origin == "ilp") > 2300
+
+
+def test_asymmetric_weights_hurt_less_where_there_are_few_codes() -> None:
+    network = trained().apply(PREPARED)
+    space = build_space(network.graph, [parse_rule("each *: weights=[i2, u2]")])
+    x, y = rows()[2:]
+    found = sensitivity(
+        network, space, Context.of(rows()[0][:256]), [(x[:300],)], [y[:300]], torch.nn.functional.cross_entropy
+    )
+    hurt = {(d.name, d.format): d.noise for d in found.damages}
+    assert sum(hurt[k.name, "u2"] for k in space.knobs) < 0.7 * sum(hurt[k.name, "i2"] for k in space.knobs)

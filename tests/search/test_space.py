@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from nasc.compiler.pipeline import parse_pipeline
 from nasc.ir import Graph, UsageError, parse
 from nasc.search.space import Space, build_space
 from nasc.search.space_rules import choices, first_layers, parse_rule
@@ -160,7 +161,6 @@ def test_a_pipeline_of_another_space_is_refused(graph: Graph) -> None:
         ("fc9: weights=i4", "no layer matches 'fc9'\n  Did you mean fc"),
         ("fc1", "cannot be read"),
         ("fc1: weigths=i4", "Did you mean weights"),
-        ("fc1: weights=u4", "weights are signed"),
         ("fc1: weights=i17", "weights: 'i17' is no format"),
         ("fc1: weights=f64", "any format of 16 bits or fewer or f32"),
         ("fc1: activations=f16", "without blocks, or f32"),
@@ -199,3 +199,11 @@ def test_other_number_formats_may_be_offered(graph: Graph) -> None:
     ):
         with pytest.raises(UsageError, match="search space: (activations|biases|weights) may be .* or f32; found"):
             space(graph, rule)
+
+
+def test_asymmetric_weights_may_be_offered(graph: Graph) -> None:
+    found = space(graph, "each *: weights=[u4, i4, u8<block 8>]")
+    assert {k.choices for k in found.knobs} == {("i4", "u4", "u8<block 8>")}
+    for index in range(0, found.size, 7):
+        pipeline = parse_pipeline(found.pipeline(found.at(index)))
+        assert found.assignment(str(pipeline)) == found.at(index)

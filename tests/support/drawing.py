@@ -38,8 +38,10 @@ integer_formats = st.builds(lambda s, b: format_named(f"{s}{b}"), st.sampled_fro
 def steps(draw: st.DrawFn, format: Format) -> Step:
     """Any step that the language can write."""
     if draw(st.integers(0, 3)) == 0:
-        axis = draw(st.none() | st.integers(0, 3))
-        return Step.blocks(draw(st.integers(2, 512)), axis, known=draw(st.booleans()), power_of_two=draw(st.booleans()))
+        axis, power_of_two = draw(st.none() | st.integers(0, 3)), draw(st.booleans())
+        zeros = format.family == "int" and not power_of_two and draw(st.booleans())
+        known = draw(st.booleans())
+        return Step.blocks(draw(st.integers(2, 512)), axis, known=known, power_of_two=power_of_two, zeros=zeros)
     kind = draw(st.sampled_from(["known", "power", "unknown", "per", "zero unknown"]))
     if format.family != "int":
         if kind in ("known", "power"):
@@ -52,7 +54,8 @@ def steps(draw: st.DrawFn, format: Format) -> Step:
         return Step.of(2.0 ** draw(st.integers(-140, 127)), draw(st.integers(format.low, format.high)))
     power_of_two = draw(st.booleans())
     if kind == "per":
-        return Step.per(draw(st.integers(0, 3)), known=draw(st.booleans()), power_of_two=power_of_two)
+        zeros = format.family == "int" and draw(st.booleans())
+        return Step.per(draw(st.integers(0, 3)), known=draw(st.booleans()), power_of_two=power_of_two, zeros=zeros)
     return Step(zero=None if kind == "zero unknown" else 0, power_of_two=power_of_two)
 
 

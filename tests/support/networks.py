@@ -48,7 +48,10 @@ def network_of(graph: Graph, seed: int = 0, dtype: torch.dtype | None = None) ->
             steps = torch.full((shape[type.step.axis],) if type.step.axis is not None else (), 0.02)
             if type.step.value is not None:
                 steps = torch.tensor(type.step.value)
-            recipes[op.name] = Rounded(Source(values.float()), type.format, steps, type.step.axis)
+            zeros = torch.tensor(type.step.zero) if type.step.zero else None
+            if type.step.zeros:
+                zeros = (type.format.low + type.format.high) // 2 + torch.arange(steps.numel()) % 3
+            recipes[op.name] = Rounded(Source(values.float()), type.format, steps, type.step.axis, zeros=zeros)
         else:
             recipes[op.name] = Source(values.to(dtype or torch.float32))
     return Network(graph, Store(recipes))

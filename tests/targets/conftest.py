@@ -38,6 +38,9 @@ class Dictionary:
     def steps(self, name: str) -> Array:
         return self.per_axis[name]
 
+    def zeros(self, name: str) -> Array:
+        raise KeyError(name)
+
     def real(self, graph: Graph, name: str) -> Array:
         """A stored tensor as real numbers in binary64."""
         type, codes = graph.types[name], self.arrays[name].astype(np.float64)

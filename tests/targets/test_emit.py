@@ -271,8 +271,8 @@ def test_signed_activations_and_unsigned_weights_are_recoded_exactly() -> None:
     tensors = {t.name: numpy_helper.to_array(t) for t in emit(graph, weights).graph.initializer}
     assert tensors["x.q/zero"].dtype == np.uint8
     assert int(tensors["x.q/zero"]) == 16 - 3
-    assert tensors["w"].dtype == np.int8
-    np.testing.assert_array_equal(tensors["w"].astype(int) + 8, weights.array("w"))
+    assert tensors["w/packed"].dtype.name == "int4"
+    np.testing.assert_array_equal(tensors["w/packed"].astype(int) + 8, weights.array("w"))
     assert set(tensors["w/zero"]) == {-8}
     plain = {t.name: numpy_helper.to_array(t) for t in emit(graph, weights, style=TENSORRT).graph.initializer}
     assert plain["x.q/zero"].dtype == np.int8

@@ -6,6 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from nasc.api import read_onnx
 from nasc.targets import target_named
 from nasc.targets.onnx import emit
 from nasc.targets.onnx.packed import BLOCK
@@ -97,3 +98,15 @@ def test_quantized_inputs_keep_integer_kernels() -> None:
     kernels = CPU.load(CPU.emit(graph, random_weights(graph)), placed=True).placement().kernels
     assert kernels["QGemm"] == 1
     assert "MatMulNBits" not in kernels
+
+
+@pytest.mark.parametrize("size", [64, 512])
+@pytest.mark.parametrize("format", ["i3", "i8", "ternary", "binary", "i4<block 32>"])
+def test_formats_come_back(format: str, size: int) -> None:
+    """In both forms: packed for `MatMulNBits`, and as codes behind a Cast."""
+    lines = f"  %w: f32[{size}, {size}] = weight\n  %y: f32[N, {size}] = linear %x, %w"
+    graph = graphs.graph_of(lines, inputs=f"%x: f32[N, {size}]")
+    network = network_of(graph).apply(f"quantize{{weights={format}}} | calibrate", data=torch.randn(8, size))
+    back = read_onnx(CPU.emit(network.graph, network.weights).model)
+    assert back.graph.types["w"].encoding == network.graph.types["w"].encoding
+    np.testing.assert_array_equal(back.weights.array("w"), network.weights.array("w"))

@@ -18,7 +18,7 @@ graph @net(%image: f32[N, 3, 16, 16]) {
   %a.weight: i4<per 0>[$a, 3, 3, 3] = weight
   %a.bias: i32<per 0>[$a] = weight
   %a: f32[N, $a, 16, 16] = conv2d %x.q, %a.weight, %a.bias {padding=[1, 1]}
-  %b.weight: i6<0.1>[$b, 3, 3, 3] = weight
+  %b.weight: u6<per 0, zeros>[$b, 3, 3, 3] = weight
   %b: f32[N, $b, 16, 16] = conv2d %x.q, %b.weight {padding=[1, 1]}
   %ab: f32[N, $a+$b, 16, 16] = cat %a, %b {dim=1}
   %m: f32[$a+$b] = buffer
@@ -30,7 +30,7 @@ graph @net(%image: f32[N, 3, 16, 16]) {
   %f: f32[N, $a*49+$b*49] = reshape %p {shape=[N, $a*49+$b*49]}
   %c.weight: f16[$c, $a*49+$b*49] = weight
   %c: f32[N, $c] = linear %f, %c.weight
-  %y.weight: f32[4, $c] = weight
+  %y.weight: u5<0.1, 3>[4, $c] = weight
   %y: f32[N, 4] = linear %c, %y.weight
   return %y
 }""")

@@ -5,13 +5,29 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from ....ir import Attribute, Axis, Const, Fault, Format, Input, NascError, Op, Step, Type, attributes, fresh_name
+from ....ir import (
+    Attribute,
+    Axis,
+    Const,
+    Fault,
+    Format,
+    Input,
+    NascError,
+    Op,
+    Step,
+    Type,
+    UsageError,
+    attributes,
+    format_named,
+    fresh_name,
+)
 from ....ir.infer import apply_rule
 from ....ir.solver import Solver
 from ..elements import Array, format_of
@@ -40,8 +56,32 @@ def reads(*kinds: str) -> Callable[[Reads], Reads]:
 Sizes: TypeAlias = "np.ndarray[Any, np.dtype[np.object_]]"
 """Lengths that the model computes from shapes: an array of axis terms."""
 
-Codes: TypeAlias = "tuple[str, Step, Array | None]"
-"""Stored codes: the constant's name, their step, and the steps where there are several."""
+NARROW = {"int2": np.int8, "uint2": np.uint8, "int4": np.int8, "uint4": np.uint8}
+"""Element types of less than a byte, by the names that `ml_dtypes` gives them, and what holds them here."""
+
+
+def codes_said(text: str) -> str:
+    """A text if it says what codes in a container are, such as `u3` or `ternary`; else nothing."""
+    try:
+        format = format_named(text)
+    except UsageError:
+        return ""
+    return text if format.is_int and format.bits <= 16 else ""
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """What codes stand for.
+
+    Args:
+        step: their step; where each of several steps has a zero of its own, its zero is None.
+        steps: the steps where there are several.
+        zeros: their zeros where these are not all 0, of the same shape.
+    """
+
+    step: Step
+    steps: Array | None = None
+    zeros: Array | None = None
 
 
 class Reader:
@@ -62,7 +102,8 @@ class Reader:
         self.formats: dict[str, str] = {}
         self.casts: dict[str, str] = {}
         self.gathers: dict[str, tuple[str, Array, int]] = {}
-        self.codes: dict[str, Codes] = {}
+        self.moves: dict[str, tuple[str, str]] = {}
+        self.codes: dict[str, tuple[str, Scale]] = {}
         self.sizes: dict[str, Sizes] = {}
         self.values: dict[str, str] = {}
         self.types: dict[str, Type] = {}
@@ -70,12 +111,16 @@ class Reader:
         self.ops: list[Op] = []
         self.arrays: dict[str, Array] = {}
         self.steps: dict[str, Array] = {}
+        self.zeros: dict[str, Array] = {}
         self.taken: set[str] = set()
         self.uses = Counter(name for node in graph.node for name in node.input)
         self.uses.update(output.name for output in graph.output)
         for tensor in graph.initializer:
-            self.constants[tensor.name] = numpy_helper.to_array(tensor)
-            self.formats[tensor.name] = tensor.doc_string
+            held = numpy_helper.to_array(tensor)
+            narrow = NARROW.get(held.dtype.name)
+            self.constants[tensor.name] = held if narrow is None else held.astype(narrow)
+            said = "" if narrow is None else f"{'u' if narrow == np.uint8 else 'i'}{held.dtype.name[-1]}"
+            self.formats[tensor.name] = codes_said(tensor.doc_string) or said
 
     def error(self, message: str, *, mend: str | None = None) -> ReadError:
         """An error at the node that is being read."""

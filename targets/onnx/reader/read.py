@@ -34,11 +34,13 @@ class Reading:
         graph: the graph; all lengths but the batch are numbers, widths are for inference to find.
         arrays: the tensors of its stored values: numbers, or codes where they are quantized.
         steps: the steps of quantized values that have several.
+        zeros: their zeros where each step has one of its own, as codes.
     """
 
     graph: Graph
     arrays: Mapping[str, Array]
     steps: Mapping[str, Array]
+    zeros: Mapping[str, Array]
 
 
 def read(source: str | Path | bytes, *, name: str | None = None) -> Reading:
@@ -79,6 +81,7 @@ def read(source: str | Path | bytes, *, name: str | None = None) -> Reading:
         graph,
         {n: a for n, a in reader.arrays.items() if n in kept},
         {n: a for n, a in reader.steps.items() if n in kept},
+        {n: a for n, a in reader.zeros.items() if n in kept},
     )
 
 

@@ -112,7 +112,8 @@ def test_codes_are_near_the_best_there_are() -> None:
         x = torch.randn(6, 3).double() @ torch.randn(3, 200).double() + 0.3 * torch.randn(6, 200).double()
         gram, row, step = x @ x.T, torch.rand(6).double() * 1.8 - 1.2, 0.6
         moments = Moments(gram[None], gram[None], gram[None], x.sum(1)[None], x.sum(1)[None], 200)
-        codes = rounded_codes(row[None, None], gram[None], torch.full((1, 1, 1), step).double(), -2, 1, 1e-4)
+        steps, low, high = (torch.full((1, 1, 1), value).double() for value in (step, -2, 1))
+        codes = rounded_codes(row[None, None], gram[None], steps, low, high, 1e-4)
         for_row = row[None, None].clamp(-2 * step, step)
         codes_nearest = torch.round(for_row / step)
         chosen += float(output_error(codes * step, row[None, None], moments))
