@@ -258,7 +258,7 @@ def affine_steps(
         ordered, last = rows.sort(dim=1).values, rows.shape[1] - 1
         low, high = ordered[:, round(share * last)], ordered[:, round((1 - share) * last)]
     else:
-        low, high = rows.aminmax(dim=1)
+        low, high = rows.amin(dim=1), rows.amax(dim=1)
     low, high = low.double().clamp(max=0), high.double().clamp(min=0)
     best = codes_between(low, high, format, power_of_two)
     if not mse:
