@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ..ir.errors import UsageError
 from .app import app
 from .console import note, print_json, print_table
 from .measure import estimating
@@ -99,6 +100,8 @@ def compile(
         "measure.meter": None if energy is None else estimating(energy),
     }
     settings = configuration(flags, path=config)
+    if energy is not None:
+        check_counted(settings.settings)
     show_settings(settings)
     if save_config is not None:
         write_text(save_config, settings.text)
@@ -111,6 +114,20 @@ def compile(
         print_json(result.as_dict())
         return
     show_result(result, output)
+
+
+def check_counted(settings: Any) -> None:
+    """Refuse to count energy that nothing asks for.
+
+    Raises:
+        UsageError: neither an objective nor a constraint is about energy.
+    """
+    wanted = (*settings.search.objectives, *settings.search.constraints)
+    if not any(text.startswith("energy") for text in wanted):
+        raise UsageError(
+            "--energy estimate counts energy for the search, and neither an objective nor a constraint asks for it",
+            mend="Add --objective energy:min, or a --constraint such as 'energy<=5uJ'.",
+        )
 
 
 def show_settings(configuration: Any) -> None:

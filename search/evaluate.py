@@ -172,7 +172,7 @@ class _Climb:
             self.learn(self.ladder.judge.measure(network, wanted))
             self.teach(network)
             return
-        note = f"measured on trial {same.number}, which runs the same kernels"
+        note = f"taken over from trial {same.number}, which runs the same kernels"
         shared = {m: same.figures[m] for m in wanted}
         self.learn({m: replace(f, notes=(*(n for n in f.notes if n != note), note)) for m, f in shared.items()})
 

@@ -228,6 +228,11 @@ def value_text(metric: Metric, value: float) -> str:
     raise AssertionError(metric.dimension)
 
 
+def shown(metric: Metric, figure: Figure) -> str:
+    """A figure's value as people read it; one that was not measured or counted says so: `estimated 10.4 nJ`."""
+    return ("estimated " if figure.kind == "estimated" else "") + value_text(metric, figure.value)
+
+
 def difference_text(metric: Metric, difference: float) -> str:
     """A difference as people read it: `-0.62 points`."""
     if metric.dimension == "fraction":

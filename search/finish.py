@@ -213,7 +213,7 @@ class Finish:
         names = [n for n in wanted if n not in judge.unavailable and n in {m.name for m in judge.metrics}]
         if not names:
             return {}
-        self.observer.stage(f"measuring {' and '.join(names)} of the winner")
+        self.observer.stage(f"{' and '.join(names)} of the winner, once more")
         try:
             return self.once(f"measured:{_name(record)}", lambda: judge.measure(network(), names))
         except WorkerError as error:  # it was measured before: a search does not end in vain for want of a second look

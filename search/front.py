@@ -126,7 +126,7 @@ class Rule:
         if len(self.objectives) == 1 and self.objectives[0].metric.is_quality:
             return f"the feasible network with the best {self.quality.label}"
         slow = ", not slower than the fastest of them," if self.watch_latency else ""
-        return f"of the networks with {self.tolerance} (at its lower bound){slow} the one with the fewest " + (
+        return f"of the networks with {self.tolerance} (at its lower bound){slow} the one with the least " + (
             " then ".join(metric.label for metric in self.decide)
         )
 

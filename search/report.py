@@ -6,11 +6,11 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from .figures import Figure, Figures, Metric, value_text
+from .figures import Figure, Figures, Metric, shown, value_text
 from .records import Record, label
 from .report_plots import front_plot, history_plot, plotly_script
 from .report_style import STYLE
-from .result import LayerRow, Named, Result, figure_text, times_text
+from .result import LayerRow, Named, Result, figure_text, source_text, times_text
 
 COSTS = ("bit_operations", "size", "latency", "energy", "macs", "parameters")
 KINDS = {
@@ -79,7 +79,7 @@ def _tiles(result: Result) -> str:
         figure, before = best.figures[name], base.figures[name]
         verdict = figure.verdict or (times_text(before.value / figure.value) if figure.value else "")
         tiles.append(
-            _tile(metric.label, value_text(metric, figure.value), f"source {value_text(metric, before.value)}", verdict)
+            _tile(metric.label, shown(metric, figure), f"source {source_text(metric, figure, before)}", verdict)
         )
     return f"<div class=tiles>{''.join(tiles)}</div>"
 

@@ -8,7 +8,7 @@ from html import escape
 from itertools import accumulate
 from typing import Any
 
-from .figures import Figure, Metric, value_text
+from .figures import Figure, Metric, shown
 from .files import json_text
 from .objectives import is_scalar
 from .records import Record, label
@@ -113,7 +113,7 @@ def _points(
 
 def _hover(name: str, pipeline: str, figures: Mapping[str, Figure], metrics: Sequence[Metric]) -> str:
     lines = [f"<b>{escape(name)}</b>"]
-    lines += [f"{m.label}: {escape(value_text(m, figures[m.name].value))}" for m in metrics]
+    lines += [f"{m.label}: {escape(shown(m, figures[m.name]))}" for m in metrics]
     lines += [escape(part) for part in pipeline.split(" | ") if part.startswith(("drop", "quantize", "resize"))]
     return "<br>".join(lines)
 

@@ -11,7 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -173,7 +173,11 @@ def device_profile(target: Target, threads: int = 1, *, calibrate: bool = False)
     if not calibrate and (kept := read_profile(path)) is not None:
         return kept
     found = target.calibrate(threads)
-    write_text(path, json.dumps(found.as_dict(), indent=2) + "\n")
+    try:
+        write_text(path, json.dumps(found.as_dict(), indent=2) + "\n")
+    except NascError:
+        remark = f"the profile of the device could not be kept in {path.parent}; name a folder by {DIRECTORY_VARIABLE}"
+        return replace(found, remarks=(*found.remarks, remark))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -64,8 +65,9 @@ class Latency:
             `statistics.undisturbed_ratio`.
         verdict: what the ratio amounts to; None without a reference.
         reference_s: median of the reference on `clock`.
-        floor_s: median of the floor on the wall clock: what a network of as many nodes that do nothing takes.
-        overhead_bound: whether the floor is at least half of `wall_median_s`; None without a floor.
+        floor_s: median of the floor over the undisturbed rounds, on the wall clock: what a network of as many nodes
+            that do nothing takes.
+        overhead_bound: whether the floor is at least half of the run's time in the same rounds; None without a floor.
         flags: what to know before using the figures; see `Flag`.
         load: what else the machine did meanwhile.
         timer_s: cost of one reading of the clock, already taken off each call.
@@ -206,6 +208,17 @@ class LatencyMeter:
     seed: int = 0
     host: Host = field(default_factory=ThisHost)
 
+    def __post_init__(self) -> None:
+        bounds = {"budget_s": 0.0, "block_s": 0.0, "margin": 0.0, "patience": 1.0}
+        for name, least in bounds.items():
+            value = getattr(self, name)
+            if not least <= value < math.inf or (value == 0 and name != "margin"):
+                raise UsageError(f"expected {name} of {'more than 0' if least == 0 else 'at least 1'}, found {value}")
+        if not 0 < self.confidence < 1:
+            raise UsageError(f"expected a confidence between 0 and 1, found {self.confidence}")
+        if self.clock not in ("auto", "wall"):
+            raise UsageError(f"expected the clock 'auto' or 'wall', found {self.clock!r}")
+
     def measure(
         self, run: Run, reference: Run | None = None, floor: Run | None = None, known_s: float | None = None
     ) -> Latency:
@@ -313,8 +326,9 @@ class LatencyMeter:
         median_s = float(np.median(rounds_s[0, kept]))
         wall_median_s = float(np.median(lane.wall_rounds_s))
         ratio = None if base is None else undisturbed_ratio(rounds_s[0], rounds_s[1], self.confidence, share)
-        floor_s = None if floor is None else float(np.median(floor.wall_rounds_s))
-        overhead_bound = None if floor_s is None else floor_s >= wall_median_s / 2
+        floor_s = None if floor is None else float(np.median(np.array(floor.wall_rounds_s)[kept]))
+        same_s = float(np.median(np.array(lane.wall_rounds_s)[kept]))
+        overhead_bound = None if floor_s is None else floor_s >= same_s / 2
         width = (ci.high - ci.low) / 2 / median_s if ratio is None else ratio.half_width
         reached = (ci if ratio is None else ratio.interval).confidence
         flags = {

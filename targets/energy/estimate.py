@@ -185,7 +185,8 @@ class EnergyEstimator(EnergyMeter):
     def measure(self, run: Run) -> Energy:
         """The estimate. The run is not called: nothing is measured, and no device is waited for."""
         low, high = self.prices.interval(self.work)
-        value, interval = (low + high) / 2, Interval(low, high, 0.0)
+        value = (low + high) / 2
+        interval = Interval(low, high, 0.0) if low < high else None
         return Energy(
             value,
             energy_above_idle_j=value,

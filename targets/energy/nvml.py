@@ -27,6 +27,8 @@ THROTTLE_REASONS = {
 }
 # Fields of nvmlDeviceGetFieldValues: mean power over one second, and power at a moment.
 POWER_FIELDS = (185, 186)
+DIVIDED = "the GPU is divided into instances (MIG): its counter counts all of them"
+"""What to know of the counter of such a GPU."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,8 @@ class NvmlMeter(EnergyMeter):
             sensor = NvmlSensor(nvml, self.uuid, self.companion)
             device = f"{self.name} ({self.uuid})"
             if (why_not := sensor.refusal(sensor.counter_j)) is None:
-                yield Source(Support(device, Grade.COUNTER), NvmlCounter(sensor))
+                reason = DIVIDED if sensor.divided() else None
+                yield Source(Support(device, Grade.COUNTER, reason), NvmlCounter(sensor))
                 return
             for sample in (*(sensor.field(number, self.clock) for number in POWER_FIELDS), sensor.power(self.clock)):
                 if sensor.refusal(sample) is None:

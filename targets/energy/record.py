@@ -63,7 +63,7 @@ class Energy:
         interval: where `energy_j` lies (95 %).
         above_idle_interval: where `energy_above_idle_j` lies (95 %).
         grade: where the figure comes from.
-        reason: why there is no figure.
+        reason: why there is no figure, or what to know of the meter.
         device: name and identity of the device.
         power_w: mean power over the windows.
         idle_power_w: power without calls, mean of before and after.

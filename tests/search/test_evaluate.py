@@ -89,9 +89,9 @@ def test_networks_that_run_the_same_kernels_share_one_measurement() -> None:
     first = climb(goals, EIGHT)
     second = climb(goals, FOUR, [first], 1)
     assert judge.asked.count("measure") == 1
-    assert second.figures["latency"].notes == ("measured on trial 0, which runs the same kernels",)
+    assert second.figures["latency"].notes == ("taken over from trial 0, which runs the same kernels",)
     third = climb(goals, TWO, [first, second], 2)
-    assert third.figures["latency"].notes == ("measured on trial 0, which runs the same kernels",)
+    assert third.figures["latency"].notes == ("taken over from trial 0, which runs the same kernels",)
     assert replace(third.figures["latency"], notes=()) == first.figures["latency"]
 
 
