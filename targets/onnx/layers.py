@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir import Graph, Op, Type
-from ...ir.axes import has_batch, size
+from ...ir import Op, Type
 from .bias import bias_of
 from .clamps import source
 from .elements import stored
+from .lengths import unflattened
 from .packed import packable, packed_linear
 from .registry import emits
 from .writer import Writer
@@ -52,14 +52,6 @@ def stacked(writer: Writer, op: Op) -> None:
     product = writer.node("MatMul", inputs, f"{op.name}/product" if bias else op.name)
     if bias:
         writer.node("Add", [product, *bias], op.name)
-
-
-def unflattened(graph: Graph, op: Op) -> tuple[int, ...] | None:
-    """The shape of a linear layer's result for a Reshape, or None where two axes depend on the batch."""
-    held = [has_batch(axis) for axis in op.type.axes]
-    if sum(held) > 1:
-        return None
-    return tuple(-1 if h else size(axis, graph.sizes) for h, axis in zip(held, op.type.axes, strict=True))
 
 
 def input_of(writer: Writer, op: Op) -> str:

@@ -12,7 +12,7 @@ from typing import Literal
 from ...ir import STORED, Graph, Op
 from ...ir.layers import layers, operand
 from ..onnx.clamps import CLAMPS, MOVES, folded, narrow_codes
-from ..onnx.layers import unflattened
+from ..onnx.lengths import unflattened
 from ..plan import LayerPlan, Need, Plan
 
 ISLANDS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
