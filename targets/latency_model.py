@@ -103,8 +103,8 @@ def work_of(graph: Graph, plan: Plan, batch: int = 1) -> tuple[OpWork, ...]:
         plan: what the target will do with its layers.
         batch: length of the batch axis.
     """
-    integer = set(plan.integer)
-    modes = {op.name: mode(graph, op, integer) for op in graph.ops if op.kind in SPECS and SPECS[op.kind].is_layer}
+    kernels = dict.fromkeys(plan.integer, "integer") | dict.fromkeys(plan.f8, "f8")
+    modes = {op.name: mode(graph, op, kernels) for op in graph.ops if op.kind in SPECS and SPECS[op.kind].is_layer}
     found: list[OpWork] = []
     for op in graph.ops:
         if op.kind in STORED:
@@ -116,10 +116,11 @@ def work_of(graph: Graph, plan: Plan, batch: int = 1) -> tuple[OpWork, ...]:
     return tuple(found)
 
 
-def mode(graph: Graph, layer: Op, integer: Iterable[str]) -> str:
-    """How a layer is run: on integers, or on numbers after its input or its weight was read back from codes."""
-    if layer.name in integer:
-        return "integer"
+def mode(graph: Graph, layer: Op, kernels: Mapping[str, str]) -> str:
+    """How a layer is run: on integers or 8-bit floats, or on numbers after its input or its weight was read back from
+    codes."""
+    if (kernel := kernels.get(layer.name)) is not None:
+        return kernel
     read = [graph.types[name].quantized for name in layer.inputs[:2]]
     return {
         (False, False): "float",

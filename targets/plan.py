@@ -14,6 +14,8 @@ INTEGER_KERNELS = frozenset({
 })  # fmt: skip
 """Kernels of ONNX Runtime that multiply integers."""
 
+F8_KERNELS = frozenset({"GemmFloat8"})
+"""Kernels of ONNX Runtime that multiply 8-bit floats."""
 
 RENAMED = re.compile(r"^fused |_token_[0-9]+$")
 """What ONNX Runtime puts before the name of a node that it merges, and behind that of one that it lays out anew."""
@@ -27,11 +29,13 @@ class LayerPlan:
         layer: its name.
         integer: whether an integer kernel will run it.
         reason: why, or why not.
+        f8: whether a kernel for 8-bit floats will run it.
     """
 
     layer: str
     integer: bool
     reason: str
+    f8: bool = False
 
 
 Mend = Literal["quantize-result", "quantize-operand", "bias-in-step"]
@@ -77,6 +81,11 @@ class Plan:
         """The layers expected on integer kernels."""
         return tuple(p.layer for p in self.layers if p.integer)
 
+    @property
+    def f8(self) -> tuple[str, ...]:
+        """The layers expected on kernels for 8-bit floats."""
+        return tuple(p.layer for p in self.layers if p.f8)
+
 
 @dataclass(frozen=True)
 class Node:
@@ -101,7 +110,8 @@ class Placement:
 
     Args:
         nodes: all nodes in the order in which they run.
-        float_layers: layers that were planned on integer kernels and run in float, with what runs them.
+        float_layers: layers that were planned on integer kernels, or on those for 8-bit floats, and run in float, with
+            what runs them.
     """
 
     nodes: tuple[Node, ...]
@@ -114,14 +124,15 @@ class Placement:
 
     @property
     def as_planned(self) -> bool:
-        """Whether every layer planned on an integer kernel runs on one."""
+        """Whether every layer planned on an integer kernel, or on one for 8-bit floats, runs on one."""
         return not self.float_layers
 
 
 def check_placement(plan: Plan, placement: Placement) -> Placement:
     """What really runs, held against what was planned: nodes by the layer they compute, float layers named.
 
-    A layer planned on an integer kernel counts as one if a node of its name has a kernel of `INTEGER_KERNELS`.
+    A layer planned on an integer kernel counts as one if a node of its name has a kernel of `INTEGER_KERNELS`; one
+    planned on 8-bit floats, of `F8_KERNELS`.
     """
     kernels: dict[str, list[str]] = {}
     nodes: list[Node] = []
@@ -130,9 +141,10 @@ def check_placement(plan: Plan, placement: Placement) -> Placement:
         layer = node.name if node.name in known else RENAMED.sub("", node.name).split("/")[0]
         nodes.append(replace(node, layer=layer if layer in known else ""))
         kernels.setdefault(layer, []).append(node.kind)
+    planned = [(layer, INTEGER_KERNELS) for layer in plan.integer] + [(layer, F8_KERNELS) for layer in plan.f8]
     in_float = {
         layer: ", ".join(kernels.get(layer, ())) or "no node of its name"
-        for layer in plan.integer
-        if not INTEGER_KERNELS.intersection(kernels.get(layer, ()))
+        for layer, expected in planned
+        if not expected.intersection(kernels.get(layer, ()))
     }
     return Placement(tuple(nodes), in_float)

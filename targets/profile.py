@@ -34,7 +34,7 @@ class KernelProfile:
             convert values, the op that needs it.
         ops: the ops of the network that it computes, the layer among them; a foreign file's nodes.
         location: the user's line of the layer, where the file says it.
-        format: what it computes in: `i8` for integer kernels, `f32`.
+        format: what it computes in: `i8` for integer kernels, `f8`, `f32`.
         time_s: lower decile of its times.
         share: of the time of all kernels.
         macs: multiply-additions, as the kernel runs them.

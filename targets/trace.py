@@ -47,7 +47,7 @@ class TracedNode:
         outputs: what it gave.
         stored: the stored tensors among what it read, by name.
         macs: its multiply-additions, as it runs them: with channels that the runtime adds to fill its registers.
-        format: what it computes in: `i8` for integer kernels, `f32`.
+        format: what it computes in: `i8` for integer kernels, `f8`, `f32`.
         cover: the nodes of the file that it computes.
     """
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from ...ir import Graph, Op, Type
-from ...ir.axes import has_batch, size
+from ...ir import Op, Type
 from .bias import bias_of
 from .clamps import source
 from .elements import stored
+from .float8 import float8, float8_linear
+from .lengths import unflattened
 from .packed import packable, packed_linear
 from .registry import emits
 from .writer import Writer
@@ -20,12 +21,14 @@ def linear(writer: Writer, op: Op) -> None:
 
     With a quantized weight it is Gemm: as MatMul, ONNX Runtime adds the bias in float, and merges a weight whose input
     is not quantized into MatMulNBits, which rounds that input to 8 bits without being asked. Where nasc wants that op,
-    it writes it (`packed`).
+    it writes it (`packed`). Products of 8-bit floats have an op of their own (`float8`).
     """
     format = op.type.format
     weight = op.inputs[1]
     if packable(writer, op):
         packed_linear(writer, op)
+    elif float8(writer, op):
+        float8_linear(writer, op)
     elif writer.type(op.inputs[0]).rank == 2:
         inputs = [input_of(writer, op), writer.real(weight, format), *bias_of(writer, op, format)]
         writer.node("Gemm", inputs, op.name, transB=1)
@@ -52,14 +55,6 @@ def stacked(writer: Writer, op: Op) -> None:
     product = writer.node("MatMul", inputs, f"{op.name}/product" if bias else op.name)
     if bias:
         writer.node("Add", [product, *bias], op.name)
-
-
-def unflattened(graph: Graph, op: Op) -> tuple[int, ...] | None:
-    """The shape of a linear layer's result for a Reshape, or None where two axes depend on the batch."""
-    held = [has_batch(axis) for axis in op.type.axes]
-    if sum(held) > 1:
-        return None
-    return tuple(-1 if h else size(axis, graph.sizes) for h, axis in zip(held, op.type.axes, strict=True))
 
 
 def input_of(writer: Writer, op: Op) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ...ir import Axes, Axis, Batch, Const, NascError
+from ...ir import Axes, Axis, Batch, Const, Graph, NascError, Op
 from ...ir.axes import factors, has_batch, polynomial, product, size, substitute
 from ...ir.formats import I64
 from .writer import Writer
@@ -112,3 +112,11 @@ def times(*axes: Axis | int) -> Axis:
 def positions(writer: Writer, name: str, values: np.ndarray) -> str:
     """A constant tensor of positions."""
     return writer.initializer(name, np.ascontiguousarray(values, np.int64), I64)
+
+
+def unflattened(graph: Graph, op: Op) -> tuple[int, ...] | None:
+    """The shape of a linear layer's result for a Reshape, or None where two axes depend on the batch."""
+    held = [has_batch(axis) for axis in op.type.axes]
+    if sum(held) > 1:
+        return None
+    return tuple(-1 if h else size(axis, graph.sizes) for h, axis in zip(held, op.type.axes, strict=True))

@@ -30,6 +30,9 @@ class Style:
         integer_kernels: the runtime multiplies codes where a layer's input and weight are integers.
         round_behind_pools: a quantize behind a max pool of numbers stays there, by a node that does nothing: the
             runtime would move it before the pool, and pool codes slowly.
+        gemm_float8: linear layers whose inputs and weights are 8-bit floats become `GemmFloat8`, see `float8`; else
+            both are read back into numbers.
+        mixed_float8: where they do, so do layers that read `f8e4m3` beside `f8e5m2`.
     """
 
     unsigned: bool = True
@@ -40,13 +43,16 @@ class Style:
     fold_weights: bool = True
     integer_kernels: bool = True
     round_behind_pools: bool = True
+    gemm_float8: bool = False
+    mixed_float8: bool = True
 
 
 ONNXRUNTIME = Style()
 """ONNX Runtime's CPU provider: u8 x i8 kernels are the fastest and the only ones that fuse throughout."""
 
 CUDA = Style(integer_kernels=False, round_behind_pools=False)
-"""ONNX Runtime's CUDA provider: codes are only how weights lie in the file and activations are rounded."""
+"""ONNX Runtime's CUDA provider: codes are only how weights lie in the file and activations are rounded, but for
+`gemm_float8`, which the target takes where it holds on the device."""
 
 TENSORRT = Style(
     unsigned=False, clip_codes=False, keep_floats=False, packed=False, matmul_nbits=False, fold_weights=False,

@@ -41,3 +41,21 @@ def device_uuid(ordinal: int = 0, library: str = _LIBRARY) -> str | None:
         return None
     text = bytes(found).hex()
     return f"GPU-{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+MAJOR, MINOR = 75, 76
+"""`CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR` and `…_MINOR`."""
+
+
+def compute_capability(ordinal: int = 0, library: str = _LIBRARY) -> tuple[int, int] | None:
+    """The compute capability of a CUDA device, such as (9, 0); None where there is no such device."""
+    if missing_device(library) is not None:
+        return None
+    driver = ctypes.CDLL(library)
+    device, major, minor = ctypes.c_int(0), ctypes.c_int(0), ctypes.c_int(0)
+    if driver.cuDeviceGet(ctypes.byref(device), ordinal):
+        return None
+    for found, attribute in ((major, MAJOR), (minor, MINOR)):
+        if driver.cuDeviceGetAttribute(ctypes.byref(found), attribute, device):
+            return None
+    return major.value, minor.value

@@ -5,8 +5,30 @@ from __future__ import annotations
 from ...ir import Encoding, Format
 from ...ir.formats import BF16, BINARY, F16, F32, F64
 from ..base import Role, Support
+from ..onnx.float8 import FORMATS, MULTIPLE
 
 NO_INTEGERS = "the CUDA provider has no integer convolutions or products: it computes in float"
+
+NO_F8 = "f8 products are not used"
+
+
+def f8_product(encoding: Encoding, role: Role) -> bool:
+    """Whether an encoding is one that products of 8-bit floats take: one step in all, or one per output of a weight."""
+    step = encoding.step
+    if step is None or step.block is not None or encoding.format not in FORMATS:
+        return False
+    return step.axis is None if role == "activation" else role == "weight" and step.axis in (None, 0)
+
+
+def f8_support(unused: str) -> Support:
+    """How the CUDA provider runs 8-bit floats.
+
+    Args:
+        unused: why their products are not used; empty: they are.
+    """
+    if unused:
+        return Support("float", f"stored in 8 bits, computed in float; {NO_F8}: {unused}")
+    return Support("native", f"f8 products in linear layers whose input and weight are f8, by multiples of {MULTIPLE}")
 
 
 def support(provider: str, encoding: Encoding, role: Role) -> Support:

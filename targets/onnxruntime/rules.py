@@ -1,4 +1,5 @@
-"""Which layers ONNX Runtime's CPU provider runs on integer kernels, and what a graph lacks where it does not.
+"""Which layers ONNX Runtime's CPU provider runs on integer kernels, and what a graph lacks where it does not; and which
+its CUDA provider runs as products of 8-bit floats.
 
 Each rule was found by writing such graphs and reading the optimised model (`docs/onnxruntime.md`); tests hold each of
 them against the runtime that is installed.
@@ -6,14 +7,16 @@ them against the runtime that is installed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from ...ir import STORED, Graph, Op
 from ...ir.layers import layers, operand
 from ..onnx.clamps import CLAMPS, MOVES, folded, narrow_codes
-from ..onnx.layers import unflattened
+from ..onnx.float8 import mixed, touches, unfit
+from ..onnx.lengths import unflattened
 from ..plan import LayerPlan, Need, Plan
+from .formats import NO_F8, NO_INTEGERS
 
 ISLANDS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
            "adaptive_avg_pool3d", "leaky_relu", "sigmoid", "softmax")  # fmt: skip
@@ -38,9 +41,23 @@ def plan(graph: Graph) -> Plan:
     return Plan(tuple(expected), tuple(dict.fromkeys(needs)))
 
 
-def floats(graph: Graph, reason: str) -> Plan:
-    """The plan of a provider that runs every layer in float."""
-    return Plan(tuple(LayerPlan(layer.name, False, reason) for layer in layers(graph)), ())
+def plan_on_cuda(graph: Graph, unused: Callable[[bool], str]) -> Plan:
+    """What the CUDA provider will do: products of 8-bit floats where layers are such and they hold, all else in float.
+
+    Args:
+        graph: the graph.
+        unused: why products of 8-bit floats are not used, of both formats together or of one alone; empty: they are.
+    """
+    return Plan(tuple(layer_on_cuda(graph, layer, unused) for layer in layers(graph)))
+
+
+def layer_on_cuda(graph: Graph, layer: Op, unused: Callable[[bool], str]) -> LayerPlan:
+    """What is expected of one layer."""
+    if not touches(graph, layer):
+        return LayerPlan(layer.name, False, NO_INTEGERS)
+    if why := unfit(graph, layer) or unused(mixed(graph, layer)):
+        return LayerPlan(layer.name, False, f"{NO_F8}: {why}")
+    return LayerPlan(layer.name, False, "f8 products: its input and its weight are 8-bit floats", f8=True)
 
 
 def layer_plan(graph: Graph, layer: Op, skipped: frozenset[str]) -> tuple[LayerPlan, list[Need]]:

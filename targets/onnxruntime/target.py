@@ -3,28 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from ...ir import Encoding, Graph, Weights
+from ...ir.formats import F8E5M2
+from ...ir.layers import layers
 from ..artifact import Artifact
 from ..base import Array, Role, Signature, Support, TargetError
 from ..cost import StaticCost, static_cost
 from ..device_profile import DeviceProfile
 from ..onnx import External, Foreign, emit
 from ..onnx import style as styles
+from ..onnx.float8 import mixed, unfit
 from ..onnx.style import Style
 from ..plan import Plan
 from ..trace import Trace
 from .device import missing_device
+from .float8 import unused
 from .floor import floor_model
-from .formats import NO_INTEGERS, support
+from .formats import f8_product, f8_support, support
 from .library import ort
 from .profiler import trace
-from .rules import floats, plan
+from .rules import plan, plan_on_cuda
 from .session import SESSION, OnnxRuntimeSession
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -62,11 +68,35 @@ class OnnxRuntime:
 
     def supports(self, encoding: Encoding, role: Role) -> Support:
         """How the provider runs values of a format."""
+        if self.provider == CUDA_PROVIDER and f8_product(encoding, role):
+            return f8_support(self.float8_unused(encoding.format == F8E5M2))
         return support(self.provider, encoding, role)
 
     def plan(self, graph: Graph) -> Plan:
-        """Which layers will run on integer kernels, and what is missing where they will not."""
-        return floats(graph, NO_INTEGERS) if self.provider == "CUDAExecutionProvider" else plan(graph)
+        """Which layers will run on integer kernels or as products of 8-bit floats, and what is missing where they will
+        not."""
+        return plan_on_cuda(graph, self.float8_unused) if self.provider == CUDA_PROVIDER else plan(graph)
+
+    def float8_unused(self, mixed: bool = False) -> str:
+        """Why products of 8-bit floats are not used here; empty: they are. Tried once by running some.
+
+        Args:
+            mixed: whether of `f8e4m3` with `f8e5m2`, or of `f8e4m3` alone.
+        """
+        if self.style.gemm_float8:
+            return "the style leaves out those of two formats" if mixed and not self.style.mixed_float8 else ""
+        if self.provider != CUDA_PROVIDER:
+            return f"{self.provider} has none"
+        return self.unavailable() or unused(self.provider, tuple(sorted(self.options.items())), mixed)
+
+    def written(self, graph: Graph) -> Style:
+        """How a graph is written: with products of 8-bit floats where it has layers for them and they hold here."""
+        if self.provider != CUDA_PROVIDER or self.style.gemm_float8:
+            return self.style
+        pairs = [mixed(graph, layer) for layer in layers(graph) if not unfit(graph, layer)]
+        if not pairs or self.float8_unused():
+            return self.style
+        return replace(self.style, gemm_float8=True, mixed_float8=any(pairs) and not self.float8_unused(mixed=True))
 
     def emit(
         self,
@@ -78,7 +108,7 @@ class OnnxRuntime:
         foreign: Foreign | None = None,
         opset: int | None = None,
     ) -> Artifact:
-        """The ONNX model.
+        """The ONNX model, as it is best written for this device.
 
         Args:
             graph: a graph with all steps known.
@@ -92,9 +122,8 @@ class OnnxRuntime:
             EmissionError: an op that cannot be written, or a step that is not known.
         """
         external = External(location) if location else None
-        model = emit(
-            graph, weights, opset=opset, metadata=metadata, style=self.style, external=external, foreign=foreign
-        )
+        style = self.written(graph)
+        model = emit(graph, weights, opset=opset, metadata=metadata, style=style, external=external, foreign=foreign)
         tensors = tuple(external.parts) if external else ()
         return Artifact(self.name, model.SerializeToString(), location if tensors else "", tensors)
 
@@ -163,7 +192,7 @@ CPU = OnnxRuntime("onnxruntime:cpu", "CPUExecutionProvider")
 
 CUDA = OnnxRuntime(
     "onnxruntime:cuda",
-    "CUDAExecutionProvider",
+    CUDA_PROVIDER,
     {"cudnn_conv_algo_search": "EXHAUSTIVE", "use_tf32": "1"},
     styles.CUDA,
 )

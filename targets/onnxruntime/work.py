@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import prod
 
-from ..plan import INTEGER_KERNELS
+from ..plan import F8_KERNELS, INTEGER_KERNELS
 from ..trace import Tensor
 
 ELEMENT_BYTES = {
@@ -18,7 +18,7 @@ CONVOLUTIONS = frozenset({"Conv", "FusedConv", "NhwcConv", "NhwcFusedConv", "Con
 TRANSPOSED = frozenset({"ConvTranspose"})
 PRODUCTS = frozenset({
     "Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
-    "DynamicQuantizeMatMul", "TransposeMatMul",
+    "DynamicQuantizeMatMul", "TransposeMatMul", "GemmFloat8",
 })  # fmt: skip
 BLOCKED = frozenset({"MatMulNBits"})
 
@@ -49,8 +49,11 @@ def macs(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
 
 
 def computes_in(kind: str, inputs: Sequence[Tensor]) -> str:
-    """The format that a kernel computes in: `i8` for integer kernels, else that of its first operand."""
+    """The format that a kernel computes in: `i8` for integer kernels, `f8` for products of 8-bit floats, else that of
+    its first operand."""
     element = inputs[0].element if inputs else "float"
+    if kind in F8_KERNELS:
+        return "f8"
     if kind in INTEGER_KERNELS or kind.startswith("QLinear") or element in ("int8", "uint8"):
         return "i8"
     return {"float16": "f16", "bfloat16": "bf16", "double": "f64"}.get(element, "f32")

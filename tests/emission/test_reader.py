@@ -197,6 +197,27 @@ def test_weights_alone_come_back_as_codes(encoding: str, inputs: int) -> None:
             np.testing.assert_array_equal(want.astype(np.float32), found.astype(np.float32))
 
 
+@pytest.mark.parametrize("encoding", ["i8", "f8e4m3", "i4<block 16>"])
+def test_a_layer_over_rows_reads_all_axes(encoding: str) -> None:
+    """A layer that is written between two reshapes comes back as one; reshapes that do something else stay."""
+    lines = "  %w: f32[8, 16] = weight\n  %b: f32[8] = weight\n  %y: f32[N, 5, 8] = linear %x, %w, %b"
+    graph = graph_of(lines, inputs="%x: f32[N, 5, 16]")
+    network = network_of(graph).apply(f"quantize{{weights={encoding}}} | calibrate", data=torch.randn(8, 5, 16))
+    back = read_onnx(emit(network.graph, network.weights).SerializeToString())
+    assert str(back.graph) == str(network.graph)
+    turned = graph_of(
+        """
+        %rows: f32[N*5, 16] = reshape %x {shape=[N*5, 16]}
+        %w: f32[10, 16] = weight
+        %y: f32[N*5, 10] = linear %rows, %w
+        %z: f32[N, 10, 5] = reshape %y {shape=[N, 10, 5]}
+        """,
+        inputs="%x: f32[N, 5, 16]",
+    )
+    kinds = [op.kind for op in read_onnx(emit(turned, network_of(turned).weights).SerializeToString()).graph.ops]
+    assert kinds == ["reshape", "weight", "linear", "reshape"]
+
+
 def model_of(
     *nodes: onnx.NodeProto, shape: tuple[object, ...] = ("N", 4), opset: int = 20, **tensors: np.ndarray
 ) -> bytes:

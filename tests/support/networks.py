@@ -40,7 +40,7 @@ def network_of(graph: Graph, seed: int = 0, dtype: torch.dtype | None = None) ->
         values = random(shape, op.name, seed) / max(1.0, float(torch.tensor(shape[1:]).prod()) ** 0.5)
         if op.name in positive:
             values = values.abs() + 0.5
-        if type.format.is_float:
+        if type.format.is_float and type.step is None:
             recipes[op.name] = Source(values.to(dtype or container(type.format)))
         elif type.step is None:
             recipes[op.name] = Source((values > 0).to(container(type.format)))

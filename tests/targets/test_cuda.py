@@ -14,18 +14,20 @@ import pytest
 import torch
 from nasc.compiler.network import Network
 from nasc.ir.layers import layers
-from nasc.targets import Artifact, targets
+from nasc.targets import Artifact, check_placement
 from nasc.targets.latency import LatencyMeter
 from nasc.targets.measure import Conditions, measure_model
+from nasc.targets.onnxruntime.target import CUDA
 from nasc.targets.statistics import Verdict
 
 from .test_number_formats import CNN, MLP, WEIGHTS, quantized
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
-CUDA = targets()["onnxruntime:cuda"]
 TF32 = 2e-3
 """Products of 10 bits of mantissa, which CUDA's f32 layers use unless told otherwise."""
+F8_SUMS = 5e-2
+"""Sums of f8 products keep some 13 bits; a few activations behind them move to the next of f8's few numbers."""
 
 
 @pytest.fixture(autouse=True)
@@ -77,6 +79,36 @@ def test_weights_alone_in_few_bits(bits: int) -> None:
     nodes = CUDA.load(artifact, placed=True).placement().nodes
     assert [(n.kind, n.provider) for n in nodes] == [("MatMulNBits", "CUDAExecutionProvider")]
     assert difference(network, network, torch.randn(16, 512)) < TF32
+
+
+@pytest.mark.parametrize("formats", ["f8e4m3 f8e4m3", "f8e4m3 f8e5m2", "f8e5m2 f8e4m3", "f8e4m3<2^-6> f8e4m3<2^-5>"])
+def test_products_of_8_bit_floats(formats: str) -> None:
+    """Where the device has units for them, they run there, whatever the batch, and give what torch simulates."""
+    weights, activations = formats.split()
+    if why := CUDA.float8_unused(len({f[:6] for f in formats.split()}) > 1):
+        pytest.skip(why)
+    for rows in ("", "5, "):
+        lines = f"""
+            %w: f32[256, 512] = weight
+            %b: f32[256] = weight
+            %a: f32[N, {rows}256] = linear %x, %w, %b
+            %r: f32[N, {rows}256] = relu %a
+            %v: f32[16, 256] = weight
+            %y: f32[N, {rows}16] = linear %r, %v
+            """
+        passes = f"quantize{{weights={weights}, activations={activations}}}"
+        network = quantized(lines, f"%x: f32[N, {rows}512]", passes)
+        session = CUDA.load(CUDA.emit(network.graph, network.weights), placed=True)
+        plan = CUDA.plan(network.graph)
+        placement = check_placement(plan, session.placement())
+        assert plan.f8 == ("a", "y") and placement.as_planned, placement
+        assert {n.provider for n in placement.nodes} == {"CUDAExecutionProvider"}
+        for batch in (1, 3, 64):
+            x = torch.randn(batch, *map(int, rows.split(",")[:-1]), 512)
+            expected = network(x).numpy()
+            (found,) = session.run([x.numpy()])
+            off = np.abs(found - expected).max() / np.abs(expected).max()
+            assert off < F8_SUMS, (formats, rows, batch)
 
 
 def test_integers_are_planned_and_run_in_float(resnet: Network) -> None:

@@ -13,7 +13,7 @@ import pytest
 from nasc.ir import NascError, UsageError, parse_encoding
 from nasc.targets import Session, TargetError, agree, target_named, targets
 from nasc.targets.base import Role, Runs
-from nasc.targets.onnxruntime.device import missing_device
+from nasc.targets.onnxruntime.device import compute_capability, missing_device
 from nasc.targets.onnxruntime.session import OnnxRuntimeSession
 
 from .conftest import Array, Dictionary, graph_of, random_weights
@@ -193,6 +193,31 @@ def test_the_driver_is_asked_for_devices(
     ctypes.CDLL(str(library))
     found = missing_device(str(library))
     assert found is None if answer is None else answer in str(found)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="builds a shared library with the system's compiler")
+@pytest.mark.parametrize(("status", "answer"), [(0, (8, 9)), (101, None)])
+def test_the_driver_is_asked_for_the_compute_capability(
+    tmp_path: Path, status: int, answer: tuple[int, int] | None
+) -> None:
+    """Against a stand-in driver; attributes 75 and 76 are the two numbers."""
+    source, library = tmp_path / "cuda.c", tmp_path / "libcuda.so"
+    source.write_text(
+        "int cuInit(unsigned f) { return 0; }\n"
+        "int cuDeviceGetCount(int *n) { *n = 2; return 0; }\n"
+        f"int cuDeviceGet(int *d, int i) {{ *d = 40 + i; return {status}; }}\n"
+        "int cuDeviceGetAttribute(int *v, int a, int d) {\n"
+        "  if (d != 41) return 1;\n"
+        "  *v = a == 75 ? 8 : a == 76 ? 9 : -1;\n"
+        "  return 0;\n"
+        "}\n"
+    )
+    built = subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=False, capture_output=True)
+    if built.returncode:
+        pytest.skip("there is no C compiler here")
+    assert compute_capability(1, str(library)) == answer
+    assert compute_capability(0, str(library)) is None
+    assert compute_capability(0, "libnone.so.9") is None
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -104,6 +104,7 @@ class Reader:
         self.gathers: dict[str, tuple[str, Array, int]] = {}
         self.moves: dict[str, tuple[str, str]] = {}
         self.codes: dict[str, tuple[str, Scale]] = {}
+        self.float8: dict[str, tuple[str, str]] = {}
         self.sizes: dict[str, Sizes] = {}
         self.values: dict[str, str] = {}
         self.types: dict[str, Type] = {}
@@ -115,6 +116,10 @@ class Reader:
         self.taken: set[str] = set()
         self.uses = Counter(name for node in graph.node for name in node.input)
         self.uses.update(output.name for output in graph.output)
+        self.readers: defaultdict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in graph.node:
+            for name in node.input:
+                self.readers[name].append(node)
         for tensor in graph.initializer:
             held = numpy_helper.to_array(tensor)
             narrow = NARROW.get(held.dtype.name)

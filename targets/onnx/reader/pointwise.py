@@ -126,10 +126,14 @@ SAME = {"Add": 0, "Sub": 0, "Mul": 1, "Div": 1}
 
 @reads(*BINARY)
 def binary(reader: Reader, node: NodeProto) -> None:
-    """Arithmetic; a bias added to a product with a stored matrix joins it, `Sigmoid` times its operand is a SiLU."""
+    """Arithmetic; a bias added to a product with a stored matrix joins it, and so do steps that it is multiplied with;
+    `Sigmoid` times its operand is a SiLU."""
+    from .float8 import scaled_layer
     from .layers import joined_bias
 
     if node.op_type == "Add" and joined_bias(reader):
+        return
+    if node.op_type == "Mul" and scaled_layer(reader):
         return
     if node.op_type == "Mul" and silu(reader):
         return

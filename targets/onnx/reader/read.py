@@ -12,11 +12,11 @@ from onnx import inliner
 
 from ....ir import Axis, Const, Graph, Input, N, NascError, Type, UsageError, product, without_dead_code
 from ..elements import Array, format_of
-from . import layers, pieces, pointwise, pools, quantized, reduce, shapes
+from . import float8, layers, pieces, pointwise, pools, quantized, reduce, shapes
 from .base import READERS, Reader, ReadError
 from .sizes import read_sizes
 
-FAMILIES = (layers, pieces, pointwise, pools, quantized, reduce, shapes)
+FAMILIES = (float8, layers, pieces, pointwise, pools, quantized, reduce, shapes)
 """The modules whose import declares the readers of nodes."""
 
 OLDEST = 13

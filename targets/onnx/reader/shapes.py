@@ -26,7 +26,27 @@ def reshape_to(reader: Reader, shape: tuple[Attribute, ...]) -> None:
 def reshape(reader: Reader, node: NodeProto) -> None:
     """The same elements in row-major order under another shape."""
     zero_copies = not reader.attribute("allowzero", 0)
-    reshape_to(reader, resolved(reader, reader.type(0).axes, reader.lengths(1), zero_copies=zero_copies))
+    shape = resolved(reader, reader.type(0).axes, reader.lengths(1), zero_copies=zero_copies)
+    if not layer_over_rows(reader, tuple(map(as_axis, shape))):
+        reshape_to(reader, shape)
+
+
+def layer_over_rows(reader: Reader, axes: Sequence[Axis]) -> bool:
+    """Give a linear layer between two reshapes, which made rows of all axes but the last, these axes. Whether it was
+    one."""
+    layer = reader.producer(reader.node.input[0])
+    if layer is None or layer.kind != "linear":
+        return False
+    rows = next((op for op in reversed(reader.ops) if layer.inputs[0] in op.results), None)
+    if rows is None or rows.kind != "reshape":
+        return False
+    before = reader.types[rows.inputs[0]].axes
+    if rows.type.axes[-1:] != before[-1:] or (*before[:-1], layer.type.axes[-1]) != tuple(axes):
+        return False
+    if reader.replace_last(reader.node.input[0]) is None:
+        return False
+    reader.give("linear", (rows.inputs[0], *layer.inputs[1:]))
+    return True
 
 
 @reads("Flatten")
