@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from nasc import EnergyMeter
@@ -76,7 +76,8 @@ def test_kernels_are_priced_by_what_they_compute_in() -> None:
 
 def test_an_estimate_is_a_meter_and_says_what_it_is() -> None:
     """The same call and the same record as of a meter, with a grade and a flag that no measurement has."""
-    meter = EnergyMeter.estimated(work_of_graph(static_cost(graph_of(FLOAT))))
+    work = work_of_graph(static_cost(graph_of(FLOAT)))
+    meter = EnergyMeter.estimated(work)
     assert isinstance(meter, EnergyMeter)
     assert meter.support().grade is Grade.ESTIMATED
 
@@ -87,7 +88,10 @@ def test_an_estimate_is_a_meter_and_says_what_it_is() -> None:
     assert energy.grade is Grade.ESTIMATED
     assert EnergyFlag.ESTIMATED in energy.flags
     assert energy.energy_j is not None and energy.energy_j > 0
-    assert energy.interval is not None and energy.interval.confidence == 0
+    assert energy.interval is None  # caches have one price each
+    large = EnergyMeter.estimated([replace(entry, stored_bytes=8 << 20) for entry in work]).measure(never)
+    assert large.interval is not None and large.interval.confidence == 0
+    assert large.interval.low < large.interval.high
     assert "Horowitz" in energy.device
     assert energy.reason is not None and "counted" in energy.reason
     assert energy.calls == energy.windows == 0
