@@ -32,7 +32,8 @@ class KernelProfile:
         provider: the execution provider.
         layer: the op of the network that it counts for: a layer, or what else it mainly computes; for kernels that only
             convert values, the op that needs it.
-        ops: the ops of the network that it computes, the layer among them; a foreign file's nodes.
+        ops: the ops of the network that it computes, the layer among them; a foreign file's nodes; none where it
+            only converts values.
         location: the user's line of the layer, where the file says it.
         format: what it computes in: `i8` for integer kernels, `f32`.
         time_s: lower decile of its times.
@@ -273,7 +274,7 @@ def kernels_of(traced: Trace, device: DeviceProfile | None = None) -> tuple[Kern
         traced: what the runtime noted.
         device: for the roofs.
     """
-    naming = Naming(traced.written, nasc=is_nascs(traced))
+    naming = Naming(traced.written, traced.nodes, nasc=is_nascs(traced))
     total_s = sum(node.time_s for node in traced.nodes) or 1.0
     held = sum({(t.element, t.shape, v): t.bytes for node in traced.nodes for v, t in node.stored.items()}.values())
     return tuple(_kernel(node, naming, total_s, held, device) for node in traced.nodes)
@@ -308,22 +309,26 @@ class Naming:
 
     Args:
         written: the file's nodes.
+        ran: the nodes that ran.
         nasc: whether nasc wrote the file; then what stands before a slash is the op.
     """
 
     written: Sequence[FileNode]
+    ran: Sequence[TracedNode]
     nasc: bool
     _nodes: dict[str, FileNode] = field(init=False)
-    _readers: dict[str, FileNode] = field(init=False)
+    _readers: dict[str, list[FileNode]] = field(init=False)
     _producers: dict[str, FileNode] = field(init=False)
+    _kernels: dict[str, TracedNode] = field(init=False)
 
     def __post_init__(self) -> None:
         self._nodes = {node.name: node for node in self.written}
         self._producers = {value: node for node in self.written for value in node.outputs}
+        self._kernels = {name: node for node in self.ran for name in node.cover.nodes}
         self._readers = {}
         for node in self.written:
             for value in node.inputs:
-                self._readers.setdefault(value, node)
+                self._readers.setdefault(value, []).append(node)
 
     def op(self, node: str) -> str:
         """The op of a file's node."""
@@ -337,18 +342,35 @@ class Naming:
         """The op that a running node counts for."""
         found = [self._nodes[name] for name in node.cover.nodes]
         if not found:
-            return self._beside(node.cover.value) or node.name
+            return self._beside(node) or node.name
         if (heavy := next((n for n in found if n.kind in HEAVY), None)) is not None:
             return self.op(heavy.name)
         last = found[-1]
-        while last.kind == "DequantizeLinear" and (reader := self._readers.get(last.outputs[0])) is not None:
-            last = reader
+        if last.kind == "DequantizeLinear" and (readers := self._readers.get(last.outputs[0])):
+            return self._counts_for(readers[0])
         return self.op(last.name)
 
-    def _beside(self, value: str) -> str:
-        """The op that a value laid out anew belongs to: what gives it, or what reads it."""
-        node = self._producers.get(value) or self._readers.get(value)
-        return "" if node is None else self.op(node.name)
+    def _beside(self, node: TracedNode) -> str:
+        """The layer of the kernel that needs a value laid out anew: one that gives it or reads it.
+
+        Blocked layouts begin at what reads the value in blocks and end at what gives it so; other layouts are those of
+        heavy kernels, on either side.
+        """
+        gives = [found for found in [self._producers.get(node.cover.value)] if found is not None]
+        reads = self._readers.get(node.cover.value, [])
+        near = [*reads, *gives] if node.kind == "ReorderInput" else [*gives, *reads]
+        heavy = [] if node.kind == "ReorderOutput" else filter(self._is_heavy, near)
+        return next((self._counts_for(found) for found in (*heavy, *near)), "")
+
+    def _counts_for(self, node: FileNode) -> str:
+        """The layer of the kernel that computes a file's node."""
+        kernel = self._kernels.get(node.name)
+        return self.op(node.name) if kernel is None else self.layer(kernel)
+
+    def _is_heavy(self, node: FileNode) -> bool:
+        """Whether the kernel that computes a file's node computes a heavy one."""
+        kernel = self._kernels.get(node.name)
+        return kernel is not None and any(self._nodes[name].kind in HEAVY for name in kernel.cover.nodes)
 
     def location(self, op: str) -> str:
         """The user's line of an op, as the file has it."""

@@ -239,7 +239,52 @@ def test_kernels_that_only_convert_count_for_what_needs_them() -> None:
         TracedNode("ReorderOutput", "ReorderOutput", "CPU", (4e-6,), cover=Cover((), "r")),
     )
     found = kernels_of(Trace(nodes, (1e-5,), written, {"nasc.version": "0"}))
-    assert [k.layer for k in found] == ["a", "a", "a", "r"]
+    assert [k.layer for k in found] == ["a", "a", "a", "a"]
     assert [k.share for k in found] == [0.125, 0.125, 0.25, 0.5]
     assert found[2].ops == ("a", "r")
     assert found[0].location == "m.py:1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "layer"),
+    [
+        ("ReorderOutput", "r", "a"),  # the convolution that has taken the relu in gives it in blocks
+        ("ReorderInput", "s", "b"),  # and not the softmax, which knows no blocks
+        ("ReorderOutput", "p", "p"),  # a pool in blocks; the product behind it reads rows
+        ("Transpose", "s", "b"),
+        ("Transpose", "r", "a"),
+        ("Transpose", "p", "y"),
+        ("Transpose", "y", "y"),
+        ("Transpose", "nothing", "new"),
+    ],
+)
+def test_a_change_of_layout_counts_for_the_kernel_that_needs_it(kind: str, value: str, layer: str) -> None:
+    written = (
+        FileNode("a", "Conv", ("x", "w"), ("a",)),
+        FileNode("r", "Relu", ("a",), ("r",)),
+        FileNode("s", "Softmax", ("r",), ("s",)),
+        FileNode("b", "Conv", ("s", "v"), ("b",)),
+        FileNode("t", "Relu", ("b",), ("t",)),
+        FileNode("p", "GlobalAveragePool", ("t",), ("p",)),
+        FileNode("y", "Gemm", ("p", "u"), ("y",)),
+    )
+    merged = (("a", "r"), ("s",), ("b", "t"), ("p",), ("y",))
+    ran = tuple(TracedNode(names[-1], "", "CPU", (1e-6,), cover=Cover(names)) for names in merged)
+    layout = TracedNode("new", kind, "CPU", (1e-6,), cover=Cover((), value))
+    assert kernels_of(Trace((*ran, layout), (1e-5,), written, {"nasc.version": "0"}))[-1].layer == layer
+
+
+def test_the_end_of_blocks_counts_for_the_convolution_that_has_taken_the_relu_in() -> None:
+    """On the installed runtime: `relu` runs inside the convolution and has no kernel of its own."""
+    text = """
+    graph @net(%x: f32[N, 3, 12, 12]) {
+      %a.w: f32[32, 3, 3, 3] = weight
+      %a: f32[N, 32, 12, 12] = conv2d %x, %a.w {padding=[1, 1]}
+      %r: f32[N, 32, 12, 12] = relu %a
+      %s: f32[N, 32, 12, 12] = softmax %r {dim=1}
+      return %s
+    }"""
+    graph = graph_of(text)
+    found = kernels_of(CPU.trace(CPU.emit(graph, random_weights(graph)), budget_s=0.05))
+    assert [k.layer for k in found if k.kernel == "ReorderOutput"] == ["a"]
+    assert {k.layer for k in found} == {"a", "s"}
