@@ -19,7 +19,7 @@ from .trace import Trace, TracedNode
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "Einsum", "Attention")
 """Kinds of file nodes that a merged kernel is called by."""
 COARSE_S = 5e-6
-"""Times up to which the profiler's step of a microsecond shows."""
+"""Times of a kernel up to which the profiler's step of a microsecond shows."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class KernelProfile:
         activation_bytes: bytes of activations read and written.
         stored_bytes: bytes of stored tensors read.
         roof: the least time that the device needs for it; None without a device profile.
+        runs: how many kernels this stands for; 1, but for a layer's.
     """
 
     name: str
@@ -57,11 +58,17 @@ class KernelProfile:
     activation_bytes: int
     stored_bytes: int
     roof: Roof | None = None
+    runs: int = 1
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the profiler's step decides its time; every kernel of a layer brings a step of its own."""
+        return self.time_s < COARSE_S * self.runs
 
     @property
     def achieved(self) -> float | None:
-        """The roof's time over the kernel's: 1 is the best that the device can do; None without a profile."""
-        return None if self.roof is None or not self.time_s else self.roof.seconds / self.time_s
+        """The roof's time over the kernel's: 1 is the best the device can do; None without a profile, or if coarse."""
+        return None if self.roof is None or self.coarse else self.roof.seconds / self.time_s
 
 
 @dataclass(frozen=True)
@@ -141,10 +148,11 @@ class NetworkProfile:
             found.append(
                 f"the least this device needs: {seconds(self.bound_s)} ({self.achieved:.0%}), most of it {self.limit}"
             )
-        coarse = sum(k.time_s for k in self.kernels if k.time_s < COARSE_S)
+        coarse = sum(k.time_s for k in self.kernels if k.coarse)
         if coarse > 0.1 * self.kernels_s or not self.kernels_s:
             found.append(
-                "the profiler counts in microseconds: short kernels' times and shares are rough; try a larger --batch"
+                "the profiler counts in microseconds: short kernels' times and shares are rough, and what they achieve "
+                "is not said; try a larger --batch"
             )
         if not self.target.endswith(":cpu"):
             found.append("times are those of the host, which may only start the device's work")
@@ -210,6 +218,7 @@ def joined(kernels: Sequence[KernelProfile]) -> KernelProfile:
         activation_bytes=sum(k.activation_bytes for k in kernels),
         stored_bytes=sum(k.stored_bytes for k in kernels),
         roof=roof,
+        runs=len(kernels),
     )
 
 

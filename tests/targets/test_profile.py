@@ -23,7 +23,7 @@ from nasc.targets.device_profile import (
 from nasc.targets.onnxruntime.calibration import best_s, cache_sizes, monotone, overheads
 from nasc.targets.onnxruntime.profiler import file_of
 from nasc.targets.onnxruntime.work import computes_in, macs, tensor
-from nasc.targets.profile import NetworkProfile, kernels_of, profile_model
+from nasc.targets.profile import COLUMNS, KernelProfile, NetworkProfile, joined, kernels_of, profile_model, row
 from nasc.targets.trace import Trace, TracedNode
 
 from .conftest import graph_of, random_weights
@@ -188,11 +188,25 @@ def test_bounds_stand_beside_times(profiled: NetworkProfile) -> None:
     work_s = sum(k.roof.seconds for k in profiled.kernels if k.roof)
     assert profiled.bound_s == pytest.approx(1e-6 + len(profiled.kernels) * 1e-7 + work_s)
     assert profiled.achieved == pytest.approx(profiled.bound_s / profiled.latency.median_s)
-    dense = next(k for k in profiled.kernels if k.kernel == "QGemm")
-    assert dense.roof is not None and dense.achieved == pytest.approx(dense.roof.seconds / dense.time_s)
+    (dense,) = (replace(k, time_s=1e-4) for k in profiled.kernels if k.kernel == "QGemm")
+    assert dense.roof is not None and dense.achieved == pytest.approx(dense.roof.seconds / 1e-4)
     assert len(profiled.rows()) == len(profiled.layers) <= len(profiled.rows(by_kernel=True))
     json.dumps(profiled.as_dict())
     assert "latency without the profiler" in profiled.remarks()[0]
+
+
+def test_what_a_kernel_of_a_few_microseconds_achieves_is_not_said() -> None:
+    """A step is a fifth of 5 µs; two kernels of one layer bring two of them."""
+
+    def kernel(name: str, time_s: float) -> KernelProfile:
+        return KernelProfile(name, "K", "CPU", "a", ("a",), "", "f32", time_s, 0.1, 9, 9, 9, Roof(1e-6, "compute"))
+
+    long, short = kernel("long", 5e-6), kernel("short", 4e-6)
+    assert (long.achieved, short.achieved) == (pytest.approx(0.2), None)
+    assert joined([short, short]).achieved is None  # 8 µs, of which two are steps
+    assert joined([short, kernel("longer", 16e-6)]).achieved == pytest.approx(0.1)
+    assert row(long)[COLUMNS.index("achieved")] == "20%"
+    assert row(short)[COLUMNS.index("achieved")] == row(joined([short, short]))[COLUMNS.index("achieved")] == ""
 
 
 def test_any_onnx_file_is_profiled_by_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
