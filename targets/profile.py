@@ -43,6 +43,7 @@ class KernelProfile:
         stored_bytes: bytes of stored tensors read.
         roof: the least time that the device needs for it; None without a device profile.
         runs: how many kernels this stands for; 1, but for a layer's.
+        times_s: its time in each call; none for a layer's.
     """
 
     name: str
@@ -59,6 +60,7 @@ class KernelProfile:
     stored_bytes: int
     roof: Roof | None = None
     runs: int = 1
+    times_s: tuple[float, ...] = field(default=(), repr=False)
 
     @property
     def coarse(self) -> bool:
@@ -69,6 +71,12 @@ class KernelProfile:
     def achieved(self) -> float | None:
         """The roof's time over the kernel's: 1 is the best the device can do; None without a profile, or if coarse."""
         return None if self.roof is None or self.coarse else self.roof.seconds / self.time_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; times of calls to five digits, which are the profiler's microseconds up to 0.1 s."""
+        record = {**asdict(self), "achieved": self.achieved}
+        times_s = record.pop("times_s")
+        return {**record, "times_s": [float(f"{value:.5g}") for value in times_s]} if times_s else record
 
 
 @dataclass(frozen=True)
@@ -161,7 +169,7 @@ class NetworkProfile:
         return found + [f"flag: {flag.value}" for flag in self.latency.flags]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Plain data for JSON, with the latency's rounds and every kernel's time in every call."""
         return {
             "target": self.target,
             "batch": self.batch,
@@ -171,9 +179,9 @@ class NetworkProfile:
             "bound_s": self.bound_s,
             "limit": self.limit,
             "achieved": self.achieved,
-            "kernels": [{**asdict(k), "achieved": k.achieved} for k in self.kernels],
-            "layers": [{**asdict(k), "achieved": k.achieved} for k in self.layers],
-            "latency": self.latency.as_dict(samples=False),
+            "kernels": [k.as_dict() for k in self.kernels],
+            "layers": [k.as_dict() for k in self.layers],
+            "latency": self.latency.as_dict(),
             "device": None if self.device is None else self.device.as_dict(),
             "provenance": dict(self.provenance),
         }
@@ -219,6 +227,7 @@ def joined(kernels: Sequence[KernelProfile]) -> KernelProfile:
         stored_bytes=sum(k.stored_bytes for k in kernels),
         roof=roof,
         runs=len(kernels),
+        times_s=(),
     )
 
 
@@ -309,6 +318,7 @@ def _kernel(
         moved,
         stored,
         None if device is None else device.roof(node.macs, [(moved, moved), (stored, held)], node.format),
+        times_s=node.times_s,
     )
 
 

@@ -191,8 +191,18 @@ def test_bounds_stand_beside_times(profiled: NetworkProfile) -> None:
     (dense,) = (replace(k, time_s=1e-4) for k in profiled.kernels if k.kernel == "QGemm")
     assert dense.roof is not None and dense.achieved == pytest.approx(dense.roof.seconds / 1e-4)
     assert len(profiled.rows()) == len(profiled.layers) <= len(profiled.rows(by_kernel=True))
-    json.dumps(profiled.as_dict())
     assert "latency without the profiler" in profiled.remarks()[0]
+
+
+def test_a_record_holds_the_samples_that_its_figures_come_from(profiled: NetworkProfile) -> None:
+    record = json.loads(json.dumps(profiled.as_dict()))
+    assert len(record["latency"]["rounds_s"]) == record["latency"]["rounds"] > 0
+    for kernel in record["kernels"]:
+        times_s = kernel["times_s"]
+        assert len(times_s) == record["calls"]
+        assert all(time_s == round(time_s, 9) for time_s in times_s)
+        assert sorted(times_s)[len(times_s) // 10] == pytest.approx(kernel["time_s"], rel=1e-4)
+    assert not any("times_s" in layer for layer in record["layers"])
 
 
 def test_what_a_kernel_of_a_few_microseconds_achieves_is_not_said() -> None:
