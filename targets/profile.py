@@ -11,9 +11,8 @@ from .artifact import Artifact
 from .base import Array, Target
 from .cover import FileNode
 from .device_profile import DeviceProfile, Limit, Roof
-from .latency import Latency, LatencyMeter
-from .measure import seconds
-from .provenance import host, model_digest, now, versions
+from .latency import Latency
+from .measure import Conditions, seconds
 from .trace import Trace, TracedNode
 
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "Einsum", "Attention")
@@ -74,9 +73,11 @@ class KernelProfile:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; times of calls to five digits, which are the profiler's microseconds up to 0.1 s."""
-        record = {**asdict(self), "achieved": self.achieved}
-        times_s = record.pop("times_s")
-        return {**record, "times_s": [float(f"{value:.5g}") for value in times_s]} if times_s else record
+        record: dict[str, Any] = {**asdict(self), "achieved": self.achieved}
+        del record["times_s"]
+        if self.times_s:
+            record["times_s"] = [float(f"{value:.5g}") for value in self.times_s]
+        return record
 
 
 @dataclass(frozen=True)
@@ -241,7 +242,9 @@ def profile_model(
     budget_s: float = 4.0,
     device: DeviceProfile | None = None,
 ) -> NetworkProfile:
-    """Time every kernel of a model, and the model without the profiler.
+    """Time every kernel of a model, and the model without the profiler, in this process.
+
+    `isolation.bench.IsolatedBench.network_profile` does it in a process of its own.
 
     Args:
         target: where to run.
@@ -253,30 +256,45 @@ def profile_model(
         device: what the device can do, for bounds.
 
     Raises:
+        UsageError: a batch or a number of threads below 1, or no budget.
         TargetError: the runtime refuses the model.
+        DeviceBusyError: somebody else measures all the time.
     """
-    from .bench import example_arrays
+    from .bench import Bench
 
-    session = target.load(model, threads=threads)
-    run = session.bind(list(inputs) if inputs is not None else example_arrays(session.inputs, batch))
-    latency = LatencyMeter(budget_s=budget_s / 2).measure(run)
-    traced = target.trace(model, inputs, batch=batch, threads=threads, budget_s=budget_s / 2)
+    conditions = Conditions(batch=batch, threads=threads, budget_s=budget_s, floor=False)
+    with Bench(target) as bench:
+        return bench.network_profile(model, conditions, device, inputs)
+
+
+def profile_of(
+    target: str,
+    conditions: Conditions,
+    latency: Latency,
+    traced: Trace,
+    device: DeviceProfile | None,
+    provenance: Mapping[str, Any],
+) -> NetworkProfile:
+    """A profile from what was measured.
+
+    Args:
+        target: the target's name.
+        conditions: how it was measured.
+        latency: without the profiler.
+        traced: with it.
+        device: what the device can do, for bounds.
+        provenance: when, where and with what.
+    """
     return NetworkProfile(
-        target.name,
-        batch,
-        threads,
+        target,
+        conditions.batch,
+        conditions.threads,
         len(traced.calls_s),
         kernels_of(traced, device),
         latency,
         device,
         is_nascs(traced),
-        {
-            "time": now(),
-            "host": host(),
-            "versions": versions(),
-            "runtime": dict(target.settings),
-            "model": model_digest(model),
-        },
+        provenance,
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from nasc.ir import UsageError
 from nasc.targets import TargetError, target_named
 from nasc.targets.cover import Cover, FileNode
 from nasc.targets.device_profile import (
@@ -239,6 +240,12 @@ def test_any_onnx_file_is_profiled_by_its_nodes(tmp_path: Path, monkeypatch: pyt
     assert found.kernels[0].macs == 16
     assert {k.location for k in found.kernels} == {""}
     assert found.bound_s is None and found.achieved is None and found.limit is None
+
+
+def test_a_profile_of_no_calls_is_refused(tmp_path: Path) -> None:
+    for named in ({"batch": 0}, {"threads": 0}, {"budget_s": -1.0}):
+        with pytest.raises(UsageError):
+            profile_model(CPU, tmp_path / "never read.onnx", **named)  # pyright: ignore[reportArgumentType]
 
 
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
