@@ -226,6 +226,10 @@ def profile(
     threads: int = 1,
     budget_s: float = 4.0,
     bounds: bool = True,
+    isolate: bool = True,
+    limit_s: float | None = None,
+    memory_limit_bytes: int | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> NetworkProfile:
     """Time every kernel of a model on this device, with the ops it computes and the least time it could take.
 
@@ -236,16 +240,31 @@ def profile(
         threads: threads of the runtime.
         budget_s: seconds to spend on calls.
         bounds: say how far each kernel is from what the device can do; calibrates the device the first time.
+        isolate: profile in a process of its own, which may crash or hang without harming this one.
+        limit_s: when to give that process up; None: two minutes beyond the budget.
+        memory_limit_bytes: what it may have; None: four fifths of the free memory.
+        tell: called with a sentence before the device is calibrated.
 
     Raises:
-        UsageError: a missing file, or an unknown target.
+        UsageError: a missing file, an unknown target, a batch or a number of threads below 1, no budget.
         TargetError: the runtime refuses the model.
+        WorkerError: the process of its own crashed, hung, or ran out of memory.
     """
     from .targets import target_named
-    from .targets.device_profile import device_profile
-    from .targets.profile import profile_model
+    from .targets.bench import Bench
+    from .targets.device_profile import device_profile, kept_profile
+    from .targets.isolation.bench import IsolatedBench
+    from .targets.measure import Conditions
 
     chosen = target_named(target)
+    conditions = Conditions(
+        batch=batch,
+        threads=threads,
+        budget_s=budget_s,
+        floor=False,
+        limit_s=limit_s,
+        memory_limit_bytes=memory_limit_bytes,
+    )
     if isinstance(model, str | Path):
         if not Path(model).exists():
             raise UsageError(f"{model}: error: there is no such file")
@@ -254,8 +273,11 @@ def profile(
         from .search.artifacts import artifact_of
 
         ready = artifact_of(chosen, model)
+    if bounds and tell is not None and kept_profile(chosen, threads) is None:
+        tell(f"calibrating {chosen.name} with {threads} thread(s), once: about 20 seconds")
     device = device_profile(chosen, threads) if bounds else None
-    return profile_model(chosen, ready, batch=batch, threads=threads, budget_s=budget_s, device=device)
+    with IsolatedBench(chosen, memory_limit_bytes, work="profiling") if isolate else Bench(chosen) as bench:
+        return bench.network_profile(ready, conditions, device)
 
 
 def load_task(

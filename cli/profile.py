@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from ..ir.errors import UsageError
 from .app import app
 from .console import note, print_json, print_table
 from .model import Arguments, ExampleInput, WeightsFile
@@ -33,21 +35,36 @@ def profile(
     bounds: Annotated[
         bool, typer.Option(help="Say how far each layer is from what the device can do; calibrates it the first time.")
     ] = True,
+    isolate: Annotated[
+        bool, typer.Option(help="Profile in a process of its own, which may crash or hang without harm.")
+    ] = True,
+    limit: Annotated[
+        float | None, typer.Option(help="Seconds after which to give up.  [default: two minutes beyond the budget]")
+    ] = None,
+    memory: Annotated[
+        float | None, typer.Option(help="GiB of memory that profiling may take.  [default: four fifths of the free]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Time every layer on this device: its kernels, where they run, their share, and the least they could take."""
     from .. import api
-    from ..targets import target_named
-    from ..targets.device_profile import kept_profile
     from ..targets.profile import COLUMNS
 
-    chosen = target_named(target)
-    if bounds and kept_profile(chosen, threads) is None:
-        note(f"calibrating {chosen.name} with {threads} thread(s), once: about 20 seconds")
     source = (
         Path(model) if model.endswith(".onnx") else api.load_network(model, input=input, weights=weights, arguments=arg)
     )
-    found = api.profile(source, target=target, batch=batch, threads=threads, budget_s=budget, bounds=bounds)
+    found = api.profile(
+        source,
+        target=target,
+        batch=batch,
+        threads=threads,
+        budget_s=budget,
+        bounds=bounds,
+        isolate=isolate,
+        limit_s=limit,
+        memory_limit_bytes=None if memory is None else memory_bytes(memory),
+        tell=note,
+    )
     if as_json:
         print_json(found.as_dict())
         return
@@ -59,3 +76,14 @@ def profile(
     )
     for remark in found.remarks():
         note(remark)
+
+
+def memory_bytes(gib: float) -> int:
+    """The bytes that `--memory` means.
+
+    Raises:
+        UsageError: it is no number of GiB.
+    """
+    if not isfinite(gib):
+        raise UsageError(f"--memory takes a number of GiB; found {gib:g}")
+    return int(gib * 2**30)

@@ -12,20 +12,23 @@ from typing import Any
 import numpy as np
 
 from .artifact import Artifact
-from .base import Array, Session, Signature, Target
-from .device_profile import kept_profile
+from .base import Array, Session, Signature, Target, TargetError
+from .device_profile import DeviceProfile, kept_profile
 from .energy import EnergyMeter
 from .energy.estimate import EnergyEstimator, EnergyPrices, work_of_kernels
 from .latency import LatencyMeter
 from .lock import device_lock
 from .measure import Conditions, Measurement, asked, energy_meter, gpu_of, on_gpu
-from .profile import KernelProfile, kernels_of
+from .profile import KernelProfile, NetworkProfile, kernels_of, profile_of
 from .provenance import host, model_digest, now, size_bytes, versions
 
 KEPT = 4
 """So many baselines stay loaded."""
 REMEMBERED = 8
 """The best of a baseline's latencies in so many series is what the device can do."""
+
+MADE_UP = "standard normal numbers, zeros for integers; seed 0"
+"""What a record says of `example_arrays`."""
 
 Call = Callable[[], Any]
 
@@ -127,7 +130,7 @@ class Bench:
                 "conditions": asked(conditions),
                 "latency_meter": _settings(timer) if "latency" in conditions.metrics else None,
                 "energy_meter": None if meter is None else _settings(meter),
-                "inputs": "standard normal numbers, zeros for integers; seed 0",
+                "inputs": MADE_UP,
                 "lock": "held by the caller" if not self.lock else "taken here",
             },
         )
@@ -144,6 +147,53 @@ class Bench:
                 model, batch=conditions.batch, threads=conditions.threads, budget_s=conditions.budget_s / 2
             )
         return kernels_of(traced)
+
+    def network_profile(
+        self,
+        model: Artifact | Path,
+        conditions: Conditions,
+        device: DeviceProfile | None = None,
+        inputs: Sequence[Array] | None = None,
+    ) -> NetworkProfile:
+        """The profile of a whole model: its latency without the profiler, then its kernels with it.
+
+        Each takes half of the conditions' budget; nobody else measures meanwhile.
+
+        Args:
+            model: what to profile.
+            conditions: how; of the metrics it is latency in any case.
+            device: what the device can do, for bounds.
+            inputs: real inputs; None: made-up ones.
+
+        Raises:
+            TargetError: the runtime refuses the model.
+            DeviceBusyError: somebody else measures all the time.
+        """
+        half_s, began = conditions.budget_s / 2, now()
+        timer = replace(self.timer(conditions), budget_s=half_s, lock=False)
+        with device_lock("cpu", *timer.devices) if self.lock else nullcontext() as hold:
+            session = self.load(model, threads=conditions.threads)
+            run = bound(session, conditions.batch) if inputs is None else session.bind(inputs)
+            latency = timer.measure(run)
+            traced = self.target.trace(
+                model, inputs, batch=conditions.batch, threads=conditions.threads, budget_s=half_s
+            )
+        if hold is not None:
+            latency = replace(latency, waited_s=hold.waited_s)
+        provenance = {
+            "began": began,
+            "ended": now(),
+            "host": host(),
+            "device": self._device(None),
+            "runtime": dict(self.target.settings),
+            "versions": versions(),
+            "model": model_digest(model),
+            "conditions": asked(conditions),
+            "latency_meter": _settings(timer),
+            "inputs": MADE_UP if inputs is None else "given",
+            "lock": "taken here" if self.lock else "held by the caller",
+        }
+        return profile_of(self.target.name, conditions, latency, traced, device, provenance)
 
     def meter(self, conditions: Conditions) -> EnergyMeter:
         """The energy meter for some conditions.
@@ -196,15 +246,36 @@ def bound(session: Session, batch: int) -> Call:
 
 
 def example_arrays(signatures: Sequence[Signature], batch: int, seed: int = 0) -> list[Array]:
-    """Inputs to time a network with: standard normal numbers, zeros for integers; dense kernels do not care."""
+    """Inputs to time a network with: standard normal numbers, zeros for integers; dense kernels do not care.
+
+    Raises:
+        TargetError: an input is no tensor of numbers.
+    """
     random = np.random.default_rng(seed)
     arrays: list[Array] = []
     for entry in signatures:
         shape = [batch if n is None else n for n in entry.shape]
-        dtype = np.dtype(entry.dtype)
+        dtype = _numbers(entry)
         values = random.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
         arrays.append(values.astype(dtype))
     return arrays
+
+
+def _numbers(entry: Signature) -> np.dtype[Any]:
+    """The element type of an input, small floats included.
+
+    Raises:
+        TargetError: it is no tensor of numbers.
+    """
+    import ml_dtypes  # numpy knows its types from then on  # noqa: F401  # pyright: ignore[reportUnusedImport]
+
+    try:
+        return np.dtype(entry.dtype)
+    except TypeError:
+        raise TargetError(
+            f"input {entry.name} is {entry.dtype}, and only tensors of numbers are made up to run a model on",
+            mend="Cut off what stands before the first tensors of numbers, such as the reading of text.",
+        ) from None
 
 
 def _settings(meter: LatencyMeter | EnergyMeter) -> dict[str, Any]:

@@ -84,8 +84,8 @@ class _Search:
     named: set[str] = field(default_factory=set[str])
 
     def __post_init__(self) -> None:
-        self.by_name = {node.name: node for node in self.written}
         self.producers = {value: node for node in self.written for value in node.outputs if value}
+        self.by_name = self.producers | {node.name: node for node in self.written}
         self.readers = {}
         for node in self.written:
             for value in dict.fromkeys(node.inputs):
@@ -99,7 +99,7 @@ class _Search:
                 if value.endswith(COPY) and (plain := value.removesuffix(COPY)) in self.alias:
                     self.alias[value] = plain
             if (name := undressed(node.name, self.by_name)) is not None:
-                self.named.add(name)
+                self.named.add(self.by_name[name].name)
         self._spread(ran)
         found: list[set[str]] = []
         for index, node in enumerate(ran):

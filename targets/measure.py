@@ -42,7 +42,8 @@ class Conditions:
         memory_limit_bytes: what such a process may have; None: four fifths of the free memory.
 
     Raises:
-        UsageError: an unknown metric, none at all, or a batch or a number of threads below 1.
+        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, a budget or a limit
+            that is not above 0.
     """
 
     metrics: tuple[str, ...] = ("latency",)
@@ -65,8 +66,16 @@ class Conditions:
             raise UsageError(f"the batch must be at least 1; found {self.batch}")
         if self.threads < 1:
             raise UsageError(f"the runtime needs at least 1 thread; found {self.threads}")
-        if self.budget_s <= 0:
+        if not self.budget_s > 0:
             raise UsageError(f"the budget must be more than 0 s; found {self.budget_s:g}")
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        """What a process of its own may take must be something."""
+        if self.limit_s is not None and not self.limit_s > 0:
+            raise UsageError(f"the time limit must be more than 0 s; found {self.limit_s:g}")
+        if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
+            raise UsageError(f"the memory limit must be at least 1 byte; found {self.memory_limit_bytes}")
 
     @property
     def longest_s(self) -> float:

@@ -11,15 +11,14 @@ from .artifact import Artifact
 from .base import Array, Target
 from .cover import FileNode
 from .device_profile import DeviceProfile, Limit, Roof
-from .latency import Latency, LatencyMeter
-from .measure import seconds
-from .provenance import host, model_digest, now, versions
+from .latency import Latency
+from .measure import Conditions, seconds
 from .trace import Trace, TracedNode
 
 HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "Einsum", "Attention")
 """Kinds of file nodes that a merged kernel is called by."""
 COARSE_S = 5e-6
-"""Times up to which the profiler's step of a microsecond shows."""
+"""Times of a kernel up to which the profiler's step of a microsecond shows."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,8 @@ class KernelProfile:
         provider: the execution provider.
         layer: the op of the network that it counts for: a layer, or what else it mainly computes; for kernels that only
             convert values, the op that needs it.
-        ops: the ops of the network that it computes, the layer among them; a foreign file's nodes.
+        ops: the ops of the network that it computes, the layer among them; a foreign file's nodes; none where it
+            only converts values.
         location: the user's line of the layer, where the file says it.
         format: what it computes in: `i8` for integer kernels, `f8`, `f32`.
         time_s: lower decile of its times.
@@ -41,6 +41,8 @@ class KernelProfile:
         activation_bytes: bytes of activations read and written.
         stored_bytes: bytes of stored tensors read.
         roof: the least time that the device needs for it; None without a device profile.
+        runs: how many kernels this stands for; 1, but for a layer's.
+        times_s: its time in each call; none for a layer's.
     """
 
     name: str
@@ -56,11 +58,26 @@ class KernelProfile:
     activation_bytes: int
     stored_bytes: int
     roof: Roof | None = None
+    runs: int = 1
+    times_s: tuple[float, ...] = field(default=(), repr=False)
+
+    @property
+    def coarse(self) -> bool:
+        """Whether the profiler's step decides its time; every kernel of a layer brings a step of its own."""
+        return self.time_s < COARSE_S * self.runs
 
     @property
     def achieved(self) -> float | None:
-        """The roof's time over the kernel's: 1 is the best that the device can do; None without a profile."""
-        return None if self.roof is None or not self.time_s else self.roof.seconds / self.time_s
+        """The roof's time over the kernel's: 1 is the best the device can do; None without a profile, or if coarse."""
+        return None if self.roof is None or self.coarse else self.roof.seconds / self.time_s
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data for JSON; times of calls to five digits, which are the profiler's microseconds up to 0.1 s."""
+        record: dict[str, Any] = {**asdict(self), "achieved": self.achieved}
+        del record["times_s"]
+        if self.times_s:
+            record["times_s"] = [float(f"{value:.5g}") for value in self.times_s]
+        return record
 
 
 @dataclass(frozen=True)
@@ -140,10 +157,11 @@ class NetworkProfile:
             found.append(
                 f"the least this device needs: {seconds(self.bound_s)} ({self.achieved:.0%}), most of it {self.limit}"
             )
-        coarse = sum(k.time_s for k in self.kernels if k.time_s < COARSE_S)
+        coarse = sum(k.time_s for k in self.kernels if k.coarse)
         if coarse > 0.1 * self.kernels_s or not self.kernels_s:
             found.append(
-                "the profiler counts in microseconds: short kernels' times and shares are rough; try a larger --batch"
+                "the profiler counts in microseconds: short kernels' times and shares are rough, and what they achieve "
+                "is not said; try a larger --batch"
             )
         if not self.target.endswith(":cpu"):
             found.append("times are those of the host, which may only start the device's work")
@@ -152,7 +170,7 @@ class NetworkProfile:
         return found + [f"flag: {flag.value}" for flag in self.latency.flags]
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain data for JSON."""
+        """Plain data for JSON, with the latency's rounds and every kernel's time in every call."""
         return {
             "target": self.target,
             "batch": self.batch,
@@ -162,9 +180,9 @@ class NetworkProfile:
             "bound_s": self.bound_s,
             "limit": self.limit,
             "achieved": self.achieved,
-            "kernels": [{**asdict(k), "achieved": k.achieved} for k in self.kernels],
-            "layers": [{**asdict(k), "achieved": k.achieved} for k in self.layers],
-            "latency": self.latency.as_dict(samples=False),
+            "kernels": [k.as_dict() for k in self.kernels],
+            "layers": [k.as_dict() for k in self.layers],
+            "latency": self.latency.as_dict(),
             "device": None if self.device is None else self.device.as_dict(),
             "provenance": dict(self.provenance),
         }
@@ -209,6 +227,8 @@ def joined(kernels: Sequence[KernelProfile]) -> KernelProfile:
         activation_bytes=sum(k.activation_bytes for k in kernels),
         stored_bytes=sum(k.stored_bytes for k in kernels),
         roof=roof,
+        runs=len(kernels),
+        times_s=(),
     )
 
 
@@ -222,7 +242,9 @@ def profile_model(
     budget_s: float = 4.0,
     device: DeviceProfile | None = None,
 ) -> NetworkProfile:
-    """Time every kernel of a model, and the model without the profiler.
+    """Time every kernel of a model, and the model without the profiler, in this process.
+
+    `isolation.bench.IsolatedBench.network_profile` does it in a process of its own.
 
     Args:
         target: where to run.
@@ -234,30 +256,45 @@ def profile_model(
         device: what the device can do, for bounds.
 
     Raises:
+        UsageError: a batch or a number of threads below 1, or no budget.
         TargetError: the runtime refuses the model.
+        DeviceBusyError: somebody else measures all the time.
     """
-    from .bench import example_arrays
+    from .bench import Bench
 
-    session = target.load(model, threads=threads)
-    run = session.bind(list(inputs) if inputs is not None else example_arrays(session.inputs, batch))
-    latency = LatencyMeter(budget_s=budget_s / 2).measure(run)
-    traced = target.trace(model, inputs, batch=batch, threads=threads, budget_s=budget_s / 2)
+    conditions = Conditions(batch=batch, threads=threads, budget_s=budget_s, floor=False)
+    with Bench(target) as bench:
+        return bench.network_profile(model, conditions, device, inputs)
+
+
+def profile_of(
+    target: str,
+    conditions: Conditions,
+    latency: Latency,
+    traced: Trace,
+    device: DeviceProfile | None,
+    provenance: Mapping[str, Any],
+) -> NetworkProfile:
+    """A profile from what was measured.
+
+    Args:
+        target: the target's name.
+        conditions: how it was measured.
+        latency: without the profiler.
+        traced: with it.
+        device: what the device can do, for bounds.
+        provenance: when, where and with what.
+    """
     return NetworkProfile(
-        target.name,
-        batch,
-        threads,
+        target,
+        conditions.batch,
+        conditions.threads,
         len(traced.calls_s),
         kernels_of(traced, device),
         latency,
         device,
         is_nascs(traced),
-        {
-            "time": now(),
-            "host": host(),
-            "versions": versions(),
-            "runtime": dict(target.settings),
-            "model": model_digest(model),
-        },
+        provenance,
     )
 
 
@@ -273,7 +310,7 @@ def kernels_of(traced: Trace, device: DeviceProfile | None = None) -> tuple[Kern
         traced: what the runtime noted.
         device: for the roofs.
     """
-    naming = Naming(traced.written, nasc=is_nascs(traced))
+    naming = Naming(traced.written, traced.nodes, nasc=is_nascs(traced))
     total_s = sum(node.time_s for node in traced.nodes) or 1.0
     held = sum({(t.element, t.shape, v): t.bytes for node in traced.nodes for v, t in node.stored.items()}.values())
     return tuple(_kernel(node, naming, total_s, held, device) for node in traced.nodes)
@@ -299,6 +336,7 @@ def _kernel(
         moved,
         stored,
         None if device is None else device.roof(node.macs, [(moved, moved), (stored, held)], node.format),
+        times_s=node.times_s,
     )
 
 
@@ -308,22 +346,26 @@ class Naming:
 
     Args:
         written: the file's nodes.
+        ran: the nodes that ran.
         nasc: whether nasc wrote the file; then what stands before a slash is the op.
     """
 
     written: Sequence[FileNode]
+    ran: Sequence[TracedNode]
     nasc: bool
     _nodes: dict[str, FileNode] = field(init=False)
-    _readers: dict[str, FileNode] = field(init=False)
+    _readers: dict[str, list[FileNode]] = field(init=False)
     _producers: dict[str, FileNode] = field(init=False)
+    _kernels: dict[str, TracedNode] = field(init=False)
 
     def __post_init__(self) -> None:
         self._nodes = {node.name: node for node in self.written}
         self._producers = {value: node for node in self.written for value in node.outputs}
+        self._kernels = {name: node for node in self.ran for name in node.cover.nodes}
         self._readers = {}
         for node in self.written:
             for value in node.inputs:
-                self._readers.setdefault(value, node)
+                self._readers.setdefault(value, []).append(node)
 
     def op(self, node: str) -> str:
         """The op of a file's node."""
@@ -337,18 +379,35 @@ class Naming:
         """The op that a running node counts for."""
         found = [self._nodes[name] for name in node.cover.nodes]
         if not found:
-            return self._beside(node.cover.value) or node.name
+            return self._beside(node) or node.name
         if (heavy := next((n for n in found if n.kind in HEAVY), None)) is not None:
             return self.op(heavy.name)
         last = found[-1]
-        while last.kind == "DequantizeLinear" and (reader := self._readers.get(last.outputs[0])) is not None:
-            last = reader
+        if last.kind == "DequantizeLinear" and (readers := self._readers.get(last.outputs[0])):
+            return self._counts_for(readers[0])
         return self.op(last.name)
 
-    def _beside(self, value: str) -> str:
-        """The op that a value laid out anew belongs to: what gives it, or what reads it."""
-        node = self._producers.get(value) or self._readers.get(value)
-        return "" if node is None else self.op(node.name)
+    def _beside(self, node: TracedNode) -> str:
+        """The layer of the kernel that needs a value laid out anew: one that gives it or reads it.
+
+        Blocked layouts begin at what reads the value in blocks and end at what gives it so; other layouts are those of
+        heavy kernels, on either side.
+        """
+        gives = [found for found in [self._producers.get(node.cover.value)] if found is not None]
+        reads = self._readers.get(node.cover.value, [])
+        near = [*reads, *gives] if node.kind == "ReorderInput" else [*gives, *reads]
+        heavy = [] if node.kind == "ReorderOutput" else filter(self._is_heavy, near)
+        return next((self._counts_for(found) for found in (*heavy, *near)), "")
+
+    def _counts_for(self, node: FileNode) -> str:
+        """The layer of the kernel that computes a file's node."""
+        kernel = self._kernels.get(node.name)
+        return self.op(node.name) if kernel is None else self.layer(kernel)
+
+    def _is_heavy(self, node: FileNode) -> bool:
+        """Whether the kernel that computes a file's node computes a heavy one."""
+        kernel = self._kernels.get(node.name)
+        return kernel is not None and any(self._nodes[name].kind in HEAVY for name in kernel.cover.nodes)
 
     def location(self, op: str) -> str:
         """The user's line of an op, as the file has it."""

@@ -17,10 +17,11 @@ import numpy as np
 from ..artifact import Artifact
 from ..base import Array, Inputs, Session, Signature, Target
 from ..bench import Bench
+from ..device_profile import DeviceProfile
 from ..lock import DEFAULT_TIMEOUT_S, device_lock
 from ..measure import Conditions, Measurement, energy_meter, gpu_of, on_gpu
 from ..plan import Placement
-from ..profile import KernelProfile
+from ..profile import KernelProfile, NetworkProfile
 from .worker import Worker, most_memory_bytes
 
 RUN_LIMIT_S = 600.0
@@ -63,6 +64,16 @@ class Served:
         """See `Bench.profile`."""
         return self._bench.profile(model, conditions)
 
+    def network_profile(
+        self,
+        model: Artifact | Path,
+        conditions: Conditions,
+        device: DeviceProfile | None,
+        inputs: Sequence[Array] | None,
+    ) -> NetworkProfile:
+        """See `Bench.network_profile`."""
+        return self._bench.network_profile(model, conditions, device, inputs)
+
     def open(self, model: Artifact | Path, threads: int, placed: bool) -> Opened:
         """Load a model and keep its session."""
         session = self._bench.load(model, threads=threads, placed=placed)
@@ -91,15 +102,21 @@ class IsolatedBench:
         memory_limit_bytes: what that process may have; None: four fifths of the free memory on processors, and no
             limit on GPUs, whose driver reserves far more than it uses.
         lock_timeout_s: the longest wait for the devices.
+        work: what it does, for messages.
     """
 
     def __init__(
-        self, target: Target, memory_limit_bytes: int | None = None, lock_timeout_s: float = DEFAULT_TIMEOUT_S
+        self,
+        target: Target,
+        memory_limit_bytes: int | None = None,
+        lock_timeout_s: float = DEFAULT_TIMEOUT_S,
+        *,
+        work: str = "measuring",
     ) -> None:
         if memory_limit_bytes is None and not on_gpu(target):
             memory_limit_bytes = most_memory_bytes()
         self.target = target
-        self.worker = Worker(Served, target, os.getpid(), work="measuring", memory_limit_bytes=memory_limit_bytes)
+        self.worker = Worker(Served, target, os.getpid(), work=work, memory_limit_bytes=memory_limit_bytes)
         self._lock_timeout_s = lock_timeout_s
         self._kept: set[tuple[int, str]] = set()
 
@@ -147,6 +164,27 @@ class IsolatedBench:
         """
         with device_lock("cpu", timeout_s=self._lock_timeout_s):
             return self.worker.call("profile", _absolute(model), conditions, limit_s=conditions.longest_s)
+
+    def network_profile(
+        self,
+        model: Artifact | Path,
+        conditions: Conditions,
+        device: DeviceProfile | None = None,
+        inputs: Sequence[Array] | None = None,
+    ) -> NetworkProfile:
+        """The profile of a whole model; see `Bench.network_profile`.
+
+        Raises:
+            WorkerError: the process was killed, crashed, hung or ran out of memory.
+            TargetError: the runtime refuses the model.
+            DeviceBusyError: somebody else measures all the time.
+        """
+        gpu = gpu_of(self.target)
+        with device_lock("cpu", *([] if gpu is None else [gpu]), timeout_s=self._lock_timeout_s) as hold:
+            found: NetworkProfile = self.worker.call(
+                "network_profile", _absolute(model), conditions, device, inputs, limit_s=conditions.longest_s
+            )
+        return replace(found, latency=replace(found.latency, waited_s=hold.waited_s))
 
     def load(self, model: Artifact | Path, *, threads: int = 1, placed: bool = False) -> IsolatedSession:
         """A model, ready to run over there.

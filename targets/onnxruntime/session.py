@@ -6,7 +6,7 @@ import contextlib
 import io
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,22 @@ DTYPES = {
     "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2",
 }  # fmt: skip
 """ONNX Runtime's names of element types, and numpy's (with ml_dtypes)."""
+
+
+@contextlib.contextmanager
+def _binding() -> Generator[None, None, None]:
+    """Say what ONNX Runtime does not bind, such as values that numpy cannot hold.
+
+    Raises:
+        TargetError: the runtime fails.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        raise TargetError(
+            f"ONNX Runtime fails to bind the model's inputs and outputs: {error}",
+            mend="A model that is to be timed reads and gives tensors of numbers that numpy knows.",
+        ) from error
 
 
 class OnnxRuntimeSession:
@@ -119,6 +135,7 @@ class OnnxRuntimeSession:
         except REFUSALS as error:
             raise TargetError(f"ONNX Runtime fails to run the model: {error}") from error
 
+    @_binding()
     def bind(self, inputs: Inputs) -> Bound:
         """A call that runs the model from and into buffers made beforehand, on the provider's device.
 

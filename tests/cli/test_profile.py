@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import tempfile
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +14,10 @@ import pytest
 from nasc.cli import app
 from nasc.targets import doctor
 from nasc.targets.device_profile import DeviceProfile, Level
+from nasc.targets.isolation.bench import IsolatedBench
+from nasc.targets.lock import holders
 from nasc.targets.onnxruntime.target import OnnxRuntime
+from support import hostile
 from typer.testing import CliRunner
 
 NET = """nasc 1
@@ -86,6 +93,84 @@ def test_a_profile_without_bounds_calibrates_nothing(files: Path) -> None:
     found = json.loads(done.stdout)
     assert (found["device"], found["bound_s"], found["kernels"][0]["roof"]) == (None, None, None)
     assert not (files / "cache").exists()
+
+
+@pytest.fixture
+def hangs(files: Path) -> Path:
+    path = files / "hangs.onnx"
+    path.write_bytes(hostile.hangs())
+    return path
+
+
+WORDS = ("--target", "onnxruntime:cpu", "--budget", "0.1")
+
+
+def test_a_profile_runs_in_a_process_of_its_own_unless_told_otherwise(
+    files: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert json.loads(run("profile", "net.nasc", *WORDS, "--json").stdout)["provenance"]["lock"] == "held by the caller"
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("no process was asked for")
+
+    monkeypatch.setattr(IsolatedBench, "__init__", never)
+    alone = json.loads(run("profile", "net.nasc", *WORDS, "--no-isolate", "--json").stdout)
+    assert alone["provenance"]["lock"] == "taken here"
+    assert alone["latency"]["rounds_s"] and alone["kernels"][0]["times_s"]
+
+
+def test_an_endless_profile_ends_at_its_limit(hangs: Path) -> None:
+    done = CliRunner().invoke(app, ["profile", hangs.name, *WORDS, "--no-bounds", "--limit", "2"])
+    assert done.exit_code == 1
+    assert "nasc: error: profiling gave no answer within 2 s and was stopped\n  Allow more time: --limit" in done.stderr
+
+
+def test_a_profile_of_a_devourer_ends_at_its_memory(files: Path) -> None:
+    (files / "devours.onnx").write_bytes(hostile.devours())
+    done = CliRunner().invoke(app, ["profile", "devours.onnx", *WORDS, "--no-bounds", "--memory", "0.75"])
+    assert done.exit_code == 1
+    assert "profiling ran out of memory (limit 0.75 GiB)" in done.stderr and "Allow more: --memory" in done.stderr
+
+
+def test_ctrl_c_stops_a_profile_and_leaves_nothing(hangs: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (hangs.parent / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(hangs.parent / "tmp"))
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(3.0, os.kill, (os.getpid(), signal.SIGINT)).start()
+    done = CliRunner().invoke(app, ["profile", hangs.name, *WORDS, "--no-bounds"])
+    signal.signal(signal.SIGINT, before)
+    assert (done.exit_code, done.stderr) == (130, "stopped\n")
+    assert list((hangs.parent / "tmp").iterdir()) == []
+    assert holders(hangs.parent / "locks") == {}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--batch", "0"], "the batch must be at least 1; found 0"),
+        (["--threads", "0"], "the runtime needs at least 1 thread; found 0"),
+        (["--budget", "-1"], "the budget must be more than 0 s; found -1"),
+        (["--limit", "0"], "the time limit must be more than 0 s; found 0"),
+        (["--memory", "-1"], "the memory limit must be at least 1 byte"),
+        (["--memory", "nan"], "--memory takes a number of GiB; found nan"),
+    ],
+)
+@pytest.mark.parametrize("more", [[], ["--no-isolate"]])
+def test_options_of_a_profile_that_make_no_sense_are_said_before_anything_runs(
+    files: Path, words: list[str], said: str, more: list[str]
+) -> None:
+    done = CliRunner().invoke(app, ["profile", "net.nasc", *words, *more])
+    assert done.exit_code == 2
+    assert done.stderr.startswith("nasc: error: " + said)
+    assert not (files / "cache").exists()
+
+
+def test_a_profile_of_a_model_that_reads_text_is_refused(files: Path) -> None:
+    (files / "text.onnx").write_bytes(hostile.reads_text())
+    for more in ([], ["--no-isolate"]):
+        done = CliRunner().invoke(app, ["profile", "text.onnx", *WORDS, "--no-bounds", *more])
+        assert done.exit_code == 1
+        assert done.stderr.startswith("nasc: error: input x is string")
 
 
 def test_a_missing_model_is_named(files: Path) -> None:

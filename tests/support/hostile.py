@@ -50,6 +50,21 @@ def hangs() -> bytes:
     return model([loop], turns=np.array(2**60), true=np.array(True))
 
 
+def reads_text() -> bytes:
+    """Its input and its output are texts."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.STRING, ["N", FEATURES]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "hostile", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
+def writes_text() -> bytes:
+    """Its output is text."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", FEATURES])
+    y = helper.make_tensor_value_info("y", TensorProto.STRING, ["N", FEATURES])
+    graph = helper.make_graph([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.STRING)], "hostile", [x], [y])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8).SerializeToString()
+
+
 def devours(gib: float = 64.0) -> bytes:
     """Asks for so much memory, and writes to all of it."""
     nodes = [

@@ -39,6 +39,21 @@ def test_where_values_were_renamed_names_and_operands_tell() -> None:
     assert found[-1].value == "u"
 
 
+def test_nodes_that_are_called_otherwise_than_their_values_are_found_by_the_values() -> None:
+    """Other exporters do so; a runtime names the nodes that it makes after values."""
+    written = [
+        node("conv", "Conv", "x", "wa", output="a"), node("relu", "Relu", "a", output="r"),
+        node("side", "Conv", "r", "wb", output="b"), node("add", "Add", "b", "r", output="s"),
+    ]  # fmt: skip
+    ran = [
+        node("r_nchwc", "Conv", "x", "v0", output="t0", activation="Relu"),
+        node("b_nchwc", "Conv", "t0", "v1", "bias", "t0", output="t1"),
+        node("ReorderOutput", "ReorderOutput", "t1", output="s"),
+    ]
+    found = cover(written, ran, ["x", "wa", "wb"])
+    assert [c.nodes for c in found] == [("conv", "relu"), ("side", "add"), ()]
+
+
 def test_layouts_are_seen_through() -> None:
     """An integer kernel between two transposes gives what stands behind the second."""
     written = [

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from nasc.ir import UsageError
 from nasc.targets import TargetError, target_named
 from nasc.targets.cover import Cover, FileNode
 from nasc.targets.device_profile import (
@@ -23,7 +24,7 @@ from nasc.targets.device_profile import (
 from nasc.targets.onnxruntime.calibration import best_s, cache_sizes, monotone, overheads
 from nasc.targets.onnxruntime.profiler import file_of
 from nasc.targets.onnxruntime.work import computes_in, macs, tensor
-from nasc.targets.profile import NetworkProfile, kernels_of, profile_model
+from nasc.targets.profile import COLUMNS, KernelProfile, NetworkProfile, joined, kernels_of, profile_model, row
 from nasc.targets.trace import Trace, TracedNode
 
 from .conftest import graph_of, random_weights
@@ -188,11 +189,35 @@ def test_bounds_stand_beside_times(profiled: NetworkProfile) -> None:
     work_s = sum(k.roof.seconds for k in profiled.kernels if k.roof)
     assert profiled.bound_s == pytest.approx(1e-6 + len(profiled.kernels) * 1e-7 + work_s)
     assert profiled.achieved == pytest.approx(profiled.bound_s / profiled.latency.median_s)
-    dense = next(k for k in profiled.kernels if k.kernel == "QGemm")
-    assert dense.roof is not None and dense.achieved == pytest.approx(dense.roof.seconds / dense.time_s)
+    (dense,) = (replace(k, time_s=1e-4) for k in profiled.kernels if k.kernel == "QGemm")
+    assert dense.roof is not None and dense.achieved == pytest.approx(dense.roof.seconds / 1e-4)
     assert len(profiled.rows()) == len(profiled.layers) <= len(profiled.rows(by_kernel=True))
-    json.dumps(profiled.as_dict())
     assert "latency without the profiler" in profiled.remarks()[0]
+
+
+def test_a_record_holds_the_samples_that_its_figures_come_from(profiled: NetworkProfile) -> None:
+    record = json.loads(json.dumps(profiled.as_dict()))
+    assert len(record["latency"]["rounds_s"]) == record["latency"]["rounds"] > 0
+    for kernel in record["kernels"]:
+        times_s = kernel["times_s"]
+        assert len(times_s) == record["calls"]
+        assert all(time_s == round(time_s, 9) for time_s in times_s)
+        assert sorted(times_s)[len(times_s) // 10] == pytest.approx(kernel["time_s"], rel=1e-4)
+    assert not any("times_s" in layer for layer in record["layers"])
+
+
+def test_what_a_kernel_of_a_few_microseconds_achieves_is_not_said() -> None:
+    """A step is a fifth of 5 µs; two kernels of one layer bring two of them."""
+
+    def kernel(name: str, time_s: float) -> KernelProfile:
+        return KernelProfile(name, "K", "CPU", "a", ("a",), "", "f32", time_s, 0.1, 9, 9, 9, Roof(1e-6, "compute"))
+
+    long, short = kernel("long", 5e-6), kernel("short", 4e-6)
+    assert (long.achieved, short.achieved) == (pytest.approx(0.2), None)
+    assert joined([short, short]).achieved is None  # 8 µs, of which two are steps
+    assert joined([short, kernel("longer", 16e-6)]).achieved == pytest.approx(0.1)
+    assert row(long)[COLUMNS.index("achieved")] == "20%"
+    assert row(short)[COLUMNS.index("achieved")] == row(joined([short, short]))[COLUMNS.index("achieved")] == ""
 
 
 def test_any_onnx_file_is_profiled_by_its_nodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,6 +242,12 @@ def test_any_onnx_file_is_profiled_by_its_nodes(tmp_path: Path, monkeypatch: pyt
     assert found.bound_s is None and found.achieved is None and found.limit is None
 
 
+def test_a_profile_of_no_calls_is_refused(tmp_path: Path) -> None:
+    for named in ({"batch": 0}, {"threads": 0}, {"budget_s": -1.0}):
+        with pytest.raises(UsageError):
+            profile_model(CPU, tmp_path / "never read.onnx", **named)  # pyright: ignore[reportArgumentType]
+
+
 def test_a_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "no.onnx"
     path.write_bytes(b"\xff\xff\xff nothing")
@@ -239,7 +270,52 @@ def test_kernels_that_only_convert_count_for_what_needs_them() -> None:
         TracedNode("ReorderOutput", "ReorderOutput", "CPU", (4e-6,), cover=Cover((), "r")),
     )
     found = kernels_of(Trace(nodes, (1e-5,), written, {"nasc.version": "0"}))
-    assert [k.layer for k in found] == ["a", "a", "a", "r"]
+    assert [k.layer for k in found] == ["a", "a", "a", "a"]
     assert [k.share for k in found] == [0.125, 0.125, 0.25, 0.5]
     assert found[2].ops == ("a", "r")
     assert found[0].location == "m.py:1"
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "layer"),
+    [
+        ("ReorderOutput", "r", "a"),  # the convolution that has taken the relu in gives it in blocks
+        ("ReorderInput", "s", "b"),  # and not the softmax, which knows no blocks
+        ("ReorderOutput", "p", "p"),  # a pool in blocks; the product behind it reads rows
+        ("Transpose", "s", "b"),
+        ("Transpose", "r", "a"),
+        ("Transpose", "p", "y"),
+        ("Transpose", "y", "y"),
+        ("Transpose", "nothing", "new"),
+    ],
+)
+def test_a_change_of_layout_counts_for_the_kernel_that_needs_it(kind: str, value: str, layer: str) -> None:
+    written = (
+        FileNode("a", "Conv", ("x", "w"), ("a",)),
+        FileNode("r", "Relu", ("a",), ("r",)),
+        FileNode("s", "Softmax", ("r",), ("s",)),
+        FileNode("b", "Conv", ("s", "v"), ("b",)),
+        FileNode("t", "Relu", ("b",), ("t",)),
+        FileNode("p", "GlobalAveragePool", ("t",), ("p",)),
+        FileNode("y", "Gemm", ("p", "u"), ("y",)),
+    )
+    merged = (("a", "r"), ("s",), ("b", "t"), ("p",), ("y",))
+    ran = tuple(TracedNode(names[-1], "", "CPU", (1e-6,), cover=Cover(names)) for names in merged)
+    layout = TracedNode("new", kind, "CPU", (1e-6,), cover=Cover((), value))
+    assert kernels_of(Trace((*ran, layout), (1e-5,), written, {"nasc.version": "0"}))[-1].layer == layer
+
+
+def test_the_end_of_blocks_counts_for_the_convolution_that_has_taken_the_relu_in() -> None:
+    """On the installed runtime: `relu` runs inside the convolution and has no kernel of its own."""
+    text = """
+    graph @net(%x: f32[N, 3, 12, 12]) {
+      %a.w: f32[32, 3, 3, 3] = weight
+      %a: f32[N, 32, 12, 12] = conv2d %x, %a.w {padding=[1, 1]}
+      %r: f32[N, 32, 12, 12] = relu %a
+      %s: f32[N, 32, 12, 12] = softmax %r {dim=1}
+      return %s
+    }"""
+    graph = graph_of(text)
+    found = kernels_of(CPU.trace(CPU.emit(graph, random_weights(graph)), budget_s=0.05))
+    assert [k.layer for k in found if k.kernel == "ReorderOutput"] == ["a"]
+    assert {k.layer for k in found} == {"a", "s"}

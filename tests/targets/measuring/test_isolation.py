@@ -11,19 +11,25 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from nasc.targets import TargetError, target_named
 from nasc.targets.bench import Bench
+from nasc.targets.device_profile import DeviceProfile, Level
 from nasc.targets.isolation import Ending, Worker, WorkerError
 from nasc.targets.isolation.bench import IsolatedBench
-from nasc.targets.lock import device_lock
+from nasc.targets.lock import device_lock, holders, lock_directory
 from nasc.targets.measure import Conditions
+from nasc.targets.onnxruntime.target import OnnxRuntime
+from nasc.targets.profile import profile_model
+from nasc.targets.trace import Trace
 from support import hostile
 
 CPU = target_named("onnxruntime:cpu")
 GIB = 2**30
+DEVICE = DeviceProfile("t", "d", "r 1", 1, {"f32": 1e9}, (Level("memory", None, 1e8),), 1e-6, 1e-7)
 
 
 @pytest.fixture
@@ -271,3 +277,110 @@ def test_a_limit_that_is_too_small_to_start_with_is_said(place: Path, models: Ca
     ):
         bench.measure(models("harmless"), conditions())
     assert caught.value.ending == Ending.MEMORY
+
+
+@pytest.fixture
+def profiling(place: Path) -> Generator[IsolatedBench, None, None]:
+    before = children()
+    with IsolatedBench(CPU, memory_limit_bytes=GIB, work="profiling") as made:
+        yield made
+    nothing_stays(place, before)
+
+
+def test_it_profiles_what_a_bench_in_this_process_profiles(
+    profiling: IsolatedBench, models: Callable[[str], Path]
+) -> None:
+    model = models("harmless")
+    there = profiling.network_profile(model, conditions(), DEVICE)
+    here = Bench(CPU).network_profile(model, conditions(), DEVICE)
+    assert [(k.name, k.layer, k.macs, k.roof) for k in there.kernels] == [
+        (k.name, k.layer, k.macs, k.roof) for k in here.kernels
+    ]
+    assert len(there.kernels[0].times_s) == there.calls >= 10
+    assert there.latency.rounds_s
+    theirs, ours = there.provenance, here.provenance
+    assert {name for name in theirs if theirs[name] != ours[name]} <= {"began", "ended", "lock"}
+    assert (theirs["lock"], ours["lock"]) == ("held by the caller", "taken here")
+    assert theirs["inputs"] == "standard normal numbers, zeros for integers; seed 0"
+
+
+def test_a_profile_of_given_inputs_says_so(profiling: IsolatedBench, models: Callable[[str], Path]) -> None:
+    found = profiling.network_profile(models("harmless"), conditions(), None, [np.ones((1, 16), "f4")])
+    assert (found.provenance["inputs"], found.device) == ("given", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "limit_s", "ending", "said"),
+    [
+        ("crashes", 60, Ending.CRASHED, r"the process of profiling crashed \(SIG(FPE|ILL|TRAP)\)"),
+        (
+            "hangs",
+            1.5,
+            Ending.HANG,
+            "profiling gave no answer within 1.5 s and was stopped\n  Allow more time: --limit",
+        ),
+        (
+            "devours",
+            60,
+            Ending.MEMORY,
+            r"profiling ran out of memory \(limit 1 GiB\): .*Failed to allocate(.|\n)*--memory",
+        ),
+    ],
+)
+def test_a_profile_of_a_model_that_does_harm_is_said_and_the_next_one_is_taken(
+    profiling: IsolatedBench, models: Callable[[str], Path], name: str, limit_s: float, ending: Ending, said: str
+) -> None:
+    with pytest.raises(WorkerError, match=said) as caught:
+        profiling.network_profile(models(name), conditions(limit_s))
+    assert caught.value.ending == ending
+    assert profiling.network_profile(models("harmless"), conditions()).kernels
+
+
+@pytest.mark.parametrize(("name", "said"), [("reads_text", "input x is string"), ("writes_text", "fails to bind")])
+def test_a_model_of_texts_is_refused_and_the_process_stays(
+    profiling: IsolatedBench, models: Callable[[str], Path], name: str, said: str
+) -> None:
+    with pytest.raises(TargetError, match=said) as caught:
+        profiling.network_profile(models(name), conditions())
+    assert caught.value.mend is not None and "tensors of numbers" in caught.value.mend
+    assert profiling.worker.pid is not None
+    with pytest.raises(TargetError, match=said):
+        Bench(CPU).network_profile(models(name), conditions())
+
+
+def test_nobody_else_measures_while_a_profile_is_taken(profiling: IsolatedBench, models: Callable[[str], Path]) -> None:
+    profiling.worker.ready()
+    seen: list[dict[str, str]] = []
+    watch = threading.Timer(0.5, lambda: seen.append(holders(lock_directory())))
+    watch.start()
+    with pytest.raises(WorkerError):
+        profiling.network_profile(models("hangs"), conditions(1.5))
+    watch.join()
+    assert list(seen[0]) == ["cpu"]
+
+
+def test_a_profile_in_this_process_holds_the_device_over_both_series(
+    place: Path, models: Callable[[str], Path]
+) -> None:
+    seen: list[dict[str, str]] = []
+
+    class Watched(OnnxRuntime):
+        def trace(self, *words: Any, **named: Any) -> Trace:
+            seen.append(holders(lock_directory()))
+            return super().trace(*words, **named)
+
+    watched = Watched("onnxruntime:cpu", "CPUExecutionProvider")
+    profile_model(watched, models("harmless"), budget_s=0.1)
+    assert list(seen[0]) == ["cpu"]
+    assert holders(lock_directory()) == {}
+
+
+def test_ctrl_c_ends_a_profile_and_its_process(profiling: IsolatedBench, models: Callable[[str], Path]) -> None:
+    profiling.worker.ready()
+    pid = profiling.worker.pid
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        profiling.network_profile(models("hangs"), conditions())
+    signal.signal(signal.SIGINT, before)
+    assert pid is not None and not running(pid)

@@ -91,6 +91,9 @@ def test_the_command_takes_metrics_with_commas_and_prints_json(model: Path) -> N
         ({"batch": 0}, "the batch must be at least 1; found 0"),
         ({"threads": 0}, "the runtime needs at least 1 thread; found 0"),
         ({"budget_s": 0}, "the budget must be more than 0 s; found 0"),
+        ({"budget_s": float("nan")}, "the budget must be more than 0 s; found nan"),
+        ({"limit_s": 0}, "the time limit must be more than 0 s; found 0"),
+        ({"memory_limit_bytes": -1}, "the memory limit must be at least 1 byte; found -1"),
     ],
 )
 def test_conditions_that_make_no_sense(change: dict[str, object], said: str) -> None:
