@@ -224,7 +224,7 @@ class Worker:
             raise WorkerError(
                 f"{self._work} gave no answer within {limit_s:g} s and was stopped",
                 Ending.HANG,
-                mend="Allow more time with a greater limit (measure.limit_s).",
+                mend="Allow more time with a greater limit: --limit, or measure.limit_s.",
             ) from None
         except (EOFError, OSError):
             error = self._obituary(self._running)
@@ -270,7 +270,7 @@ class Worker:
         return WorkerError(
             f"{self._work} ran out of memory{limit}: {text}",
             Ending.MEMORY,
-            mend="Allow more with measure.memory_limit_bytes, or measure a smaller batch.",
+            mend="Allow more with --memory or measure.memory_limit_bytes, or measure a smaller batch.",
         )
 
 
