@@ -11,7 +11,9 @@ from ..ir import UsageError
 from ..ir.errors import did_you_mean
 from .artifact import Artifact
 from .base import Target
+from .inputs import InputShape
 from .latency import Flag, Latency
+from .series import WALL
 from .statistics import Interval
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ class Conditions:
 
     Args:
         metrics: `latency`, `energy`.
-        batch: length of the batch axis of made-up inputs.
+        batch: length of the batch axis of made-up inputs, where the file leaves it open.
         threads: threads of the runtime.
         budget_s: time to spend on latency, and on energy, at most.
         meter: of energy; see `targets.energy.chosen_meter`.
@@ -40,9 +42,12 @@ class Conditions:
         baseline_energy: whether the baseline's energy is measured too.
         limit_s: when to give up, for measuring in a process of its own; None: two minutes beyond the budgets.
         memory_limit_bytes: what such a process may have; None: four fifths of the free memory.
+        inputs: shapes for made-up inputs, in order or by name.
+        exact_batch: refuse files whose batch is fixed at another length, and do not measure them at their own.
 
     Raises:
-        UsageError: an unknown metric, none at all, or a batch or a number of threads below 1.
+        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, or a time or a memory that
+            is not more than 0 and finite.
     """
 
     metrics: tuple[str, ...] = ("latency",)
@@ -54,6 +59,8 @@ class Conditions:
     baseline_energy: bool = True
     limit_s: float | None = None
     memory_limit_bytes: int | None = None
+    inputs: tuple[InputShape, ...] = ()
+    exact_batch: bool = False
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -86,14 +93,15 @@ class Measurement:
 
     Args:
         target: the target's name.
-        batch: length of the batch axis.
+        batch: length of the batch axis that was measured: the file's own where it is fixed.
         threads: threads of the runtime.
         size_bytes: size of the model's files.
         latency: see `Latency`; None where it was not asked for.
         energy: see `targets.energy.Energy`; None where it was not asked for.
         baseline_energy: the baseline's; None where it was not asked for.
-        provenance: time, host, device, driver, runtime with its options, versions, digests of the models, and how the
-            meters were set.
+        provenance: time, host, device, driver, runtime with its options, versions, digests of the models, types and
+            shapes of the inputs, and how the meters were set.
+        no_floor: why the floor was not measured although it was asked for.
     """
 
     target: str
@@ -104,6 +112,7 @@ class Measurement:
     energy: Energy | None = None
     baseline_energy: Energy | None = None
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+    no_floor: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -115,6 +124,7 @@ class Measurement:
             "latency": self.latency.as_dict() if self.latency else None,
             "energy": self.energy.as_dict() if self.energy else None,
             "baseline_energy": self.baseline_energy.as_dict() if self.baseline_energy else None,
+            "no_floor": self.no_floor,
             "provenance": self.provenance,
         }
 
@@ -146,6 +156,13 @@ class Measurement:
             found.append(
                 "overhead-bound: as many nodes that do nothing take at least half as long, so the runtime's own cost "
                 "decides here; measure with a larger --batch, or compare bit operations"
+            )
+        if self.no_floor:
+            found.append(f"there is no floor to compare with: {self.no_floor}")
+        if self.latency and self.latency.clock != WALL:
+            found.append(
+                "latency: times are the thread's processor time, since the machine was contended; on the wall clock "
+                f"the median is {seconds(self.latency.wall_median_s)}"
             )
         if self.latency:
             found += [f"latency: {flag.value}" for flag in self.latency.flags]
@@ -219,9 +236,9 @@ def measure_model(
         isolate: measure in a process of its own, which may crash or hang without harm.
 
     Raises:
-        UsageError: an unknown metric or meter.
+        UsageError: an unknown metric or meter, or inputs that do not fit; see `Bench.measure`.
         MeterUnavailableError: energy where there is no meter; said before anything runs.
-        TargetError: the runtime refuses a model.
+        TargetError: the runtime refuses a model, or it takes or gives something else than tensors of numbers.
         WorkerError: the process of its own crashed, hung or ran out of memory.
     """
     from .bench import Bench
