@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def measure(
         meter=meter,
         isolate=isolate,
         limit_s=limit,
-        memory_limit_bytes=None if memory is None else int(memory * 2**30),
+        memory_limit_bytes=None if memory is None else bytes_of(memory),
     )
     if as_json:
         print_json(found.as_dict())
@@ -86,6 +87,17 @@ def measure(
     )
     for remark in found.remarks():
         note(remark)
+
+
+def bytes_of(memory_gib: float) -> int:
+    """What `--memory` means.
+
+    Raises:
+        UsageError: it is no finite number.
+    """
+    if not math.isfinite(memory_gib):
+        raise UsageError(f"the memory must be a finite number of GiB; found {memory_gib:g}")
+    return math.floor(memory_gib * 2**30)
 
 
 def estimating(energy: str, meter: str = "auto") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -72,8 +73,11 @@ class Conditions:
             raise UsageError(f"the batch must be at least 1; found {self.batch}")
         if self.threads < 1:
             raise UsageError(f"the runtime needs at least 1 thread; found {self.threads}")
-        if self.budget_s <= 0:
-            raise UsageError(f"the budget must be more than 0 s; found {self.budget_s:g}")
+        gib = None if self.memory_limit_bytes is None else self.memory_limit_bytes / 2**30
+        for name, value, unit in (("budget", self.budget_s, "s"), ("limit", self.limit_s, "s"), ("memory", gib, "GiB")):
+            if value is not None and not 0 < value < math.inf:
+                wanted = "finite" if value > 0 else f"more than 0 {unit}"
+                raise UsageError(f"the {name} must be {wanted}; found {value:g}")
 
     @property
     def longest_s(self) -> float:
@@ -279,6 +283,7 @@ def asked(conditions: Conditions) -> dict[str, Any]:
     return {**asdict(conditions), "metrics": list(conditions.metrics)}
 
 
-def names(texts: Sequence[str]) -> tuple[str, ...]:
+def names(texts: str | Sequence[str]) -> tuple[str, ...]:
     """Metrics given one by one or as a list with commas, each once."""
+    texts = [texts] if isinstance(texts, str) else texts
     return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))
