@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from .search.survey import Survey
     from .search.verify import Check
     from .targets.artifact import Artifact
+    from .targets.inputs import InputShape
     from .targets.measure import Measurement
     from .targets.profile import NetworkProfile
+
+TO_NETWORK = "Write bytes to a file; make a network of a module: nasc.lower(module, example_inputs)."
 
 
 def lower(
@@ -153,9 +156,10 @@ def measure(
     model: str | Path | Network,
     *,
     baseline: str | Path | Network | None = None,
-    metrics: Sequence[str] = ("latency",),
+    metrics: str | Sequence[str] = ("latency",),
     target: str = "auto",
-    batch: int = 1,
+    batch: int | None = None,
+    inputs: str | Sequence[str] | None = None,
     threads: int = 1,
     budget_s: float = 10.0,
     meter: str = "auto",
@@ -170,7 +174,9 @@ def measure(
         baseline: another one, run in turns with it, so that the machine's drift cancels.
         metrics: `latency`, `energy`.
         target: runtime and device; `auto` takes the best here.
-        batch: length of the batch axis.
+        batch: length of the batch axis; None: the file's own, 1 where that is open.
+        inputs: shapes of the inputs as text, where a file leaves more open than the batch: `1x3x224x224`, several with
+            commas, by name as `tokens=1x128`; whole numbers are zeros, or random in a range: `1x128:i64:0..999`.
         threads: threads of the runtime.
         budget_s: seconds to spend on each metric at most.
         meter: of energy: `auto` (that of the device), `nvml`, `nvml:UUID`, `rapl`.
@@ -179,34 +185,40 @@ def measure(
         memory_limit_bytes: what it may have; None: four fifths of the free memory.
 
     Raises:
-        UsageError: a missing file, an unknown metric, meter or target.
+        UsageError: a missing file or none of ONNX; an unknown metric, meter or target; a batch or inputs that the
+            file does not take; a baseline with other inputs.
         MeterUnavailableError: energy where there is no meter; said before anything runs.
-        TargetError: the runtime refuses a model.
+        TargetError: the runtime refuses a model, or it takes or gives something else than tensors of numbers.
         WorkerError: the process of its own crashed, hung, or ran out of memory.
     """
     from .targets import target_named
     from .targets.measure import Conditions, energy_meter, measure_model, names
+    from .targets.model_file import model_file
 
     chosen = target_named(target)
     conditions = Conditions(
         names(metrics),
-        batch=batch,
+        batch=1 if batch is None else batch,
         threads=threads,
         budget_s=budget_s,
         meter=meter,
         limit_s=limit_s,
         memory_limit_bytes=memory_limit_bytes,
+        inputs=() if not inputs else _shapes(inputs),
+        exact_batch=batch is not None,
     )
     if "energy" in conditions.metrics:
         energy_meter(chosen, meter)
 
-    def ready(source: str | Path | Network) -> Artifact | Path:
+    def ready(source: object) -> Artifact | Path:
         if isinstance(source, str | Path):
-            if not Path(source).exists():
-                raise UsageError(f"{source}: error: there is no such file")
-            return Path(source)
+            return model_file(source)
+        from .compiler.network import Network
         from .search.artifacts import artifact_of
 
+        if not isinstance(source, Network):
+            found = type(source).__name__
+            raise UsageError(f"measure takes an ONNX file or a network; found {found}", mend=TO_NETWORK)
         return artifact_of(chosen, source)
 
     return measure_model(
@@ -215,6 +227,26 @@ def measure(
         baseline=None if baseline is None else ready(baseline),
         conditions=conditions,
         isolate=isolate,
+    )
+
+
+def _shapes(inputs: str | Sequence[str]) -> tuple[InputShape, ...]:
+    """Inputs as text, for files that know their types.
+
+    Raises:
+        UsageError: a text is no shape.
+    """
+    from .compiler.frontend.example_text import TYPES, parse_inputs
+    from .targets.inputs import InputShape
+
+    return tuple(
+        InputShape(
+            entry.shape,
+            entry.name,
+            str(TYPES[entry.type]).removeprefix("torch.") if entry.says_type else None,
+            (entry.low, entry.high) if entry.says_range else None,
+        )
+        for entry in parse_inputs(inputs)
     )
 
 
@@ -229,6 +261,7 @@ def profile(
     isolate: bool = True,
     limit_s: float | None = None,
     memory_limit_bytes: int | None = None,
+    inputs: str | Sequence[str] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> NetworkProfile:
     """Time every kernel of a model on this device, with the ops it computes and the least time it could take.
@@ -243,6 +276,7 @@ def profile(
         isolate: profile in a process of its own, which may crash or hang without harming this one.
         limit_s: when to give that process up; None: two minutes beyond the budget.
         memory_limit_bytes: what it may have; None: four fifths of the free memory.
+        inputs: shapes of the inputs as text, as `measure` takes them.
         tell: called with a sentence before the device is calibrated.
 
     Raises:
@@ -264,6 +298,7 @@ def profile(
         floor=False,
         limit_s=limit_s,
         memory_limit_bytes=memory_limit_bytes,
+        inputs=() if not inputs else _shapes(inputs),
     )
     if isinstance(model, str | Path):
         if not Path(model).exists():

@@ -31,7 +31,7 @@ from nasc.compiler.pipeline import parse_pipeline
 from nasc.ir import layers, parse, text
 from nasc.targets import static_cost, target_named
 from nasc.targets.artifact import Artifact
-from nasc.targets.bench import example_arrays
+from nasc.targets.inputs import example_arrays
 from nasc.targets.latency import LatencyMeter
 from nasc.targets.latency_model import Example, LatencyModel, disturbed, fit, spearman, spent, work_of
 from nasc.targets.profile import kernels_of

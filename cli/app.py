@@ -34,7 +34,18 @@ class Group(TyperGroup):
 def shown(error: NascError) -> str:
     """An error as the command line prints it: `nasc: error: …`, or the place first where the message has one."""
     text = "\n  ".join([str(error), *getattr(error, "__notes__", [])])
-    return text if "error:" in text else f"nasc: error: {text}"
+    if text.startswith("error: "):
+        return f"nasc: {text}"
+    return text if _has_place(text) else f"nasc: error: {text}"
+
+
+def _has_place(text: str) -> bool:
+    """Whether a message starts with a place, `net.py:3: error: …`, and does not quote another program's error."""
+    place, found, _ = text.partition("\n")[0].partition(": error: ")
+    if not found or ": " in place:
+        return False
+    last = place.rpartition(" ")[2]  # a path, a line, a value: a sentence ends otherwise
+    return last == place or place.startswith("graph @") or any(sign in last for sign in "./\\:%")
 
 
 app = typer.Typer(

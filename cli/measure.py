@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,18 @@ def measure(
     metric: Annotated[
         list[str] | None, typer.Option(help="latency, energy, or both with a comma.  [default: latency]")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Length of the batch axis.")] = 1,
+    batch: Annotated[
+        int | None, typer.Option(help="Length of the batch axis.  [default: the file's own, or 1]")
+    ] = None,
+    input: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="SHAPE",
+            help="Shapes of inputs that leave more open than the batch: 1x3x224x224, 2x24:i64:0..999; several with "
+            "commas, by name as tokens=2x24.",
+        ),
+    ] = None,
     target: Annotated[
         str, typer.Option(help="Runtime and device, as onnxruntime:cpu; auto takes the best here.")
     ] = "auto",
@@ -56,22 +68,36 @@ def measure(
         baseline=baseline,
         metrics=metric,
         batch=batch,
+        inputs=input,
         target=target,
         threads=threads,
         budget_s=budget,
         meter=meter,
         isolate=isolate,
         limit_s=limit,
-        memory_limit_bytes=None if memory is None else int(memory * 2**30),
+        memory_limit_bytes=None if memory is None else bytes_of(memory),
     )
     if as_json:
         print_json(found.as_dict())
         return
     print_table(
-        f"{model} on {found.target}, batch {batch}, {threads} thread(s)", ["what", "value", "interval"], found.rows()
+        f"{model} on {found.target}, batch {found.batch}, {threads} thread(s)",
+        ["what", "value", "interval"],
+        found.rows(),
     )
     for remark in found.remarks():
         note(remark)
+
+
+def bytes_of(memory_gib: float) -> int:
+    """What `--memory` means.
+
+    Raises:
+        UsageError: it is no finite number.
+    """
+    if not math.isfinite(memory_gib):
+        raise UsageError(f"the memory must be a finite number of GiB; found {memory_gib:g}")
+    return math.floor(memory_gib * 2**30)
 
 
 def estimating(energy: str, meter: str = "auto") -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..ir.errors import UsageError
 from .app import app
 from .console import note, print_json, print_table
+from .measure import bytes_of
 from .model import Arguments, ExampleInput, WeightsFile
 
 
@@ -50,9 +49,8 @@ def profile(
     from .. import api
     from ..targets.profile import COLUMNS
 
-    source = (
-        Path(model) if model.endswith(".onnx") else api.load_network(model, input=input, weights=weights, arguments=arg)
-    )
+    a_file = model.endswith(".onnx")
+    source = Path(model) if a_file else api.load_network(model, input=input, weights=weights, arguments=arg)
     found = api.profile(
         source,
         target=target,
@@ -62,7 +60,8 @@ def profile(
         bounds=bounds,
         isolate=isolate,
         limit_s=limit,
-        memory_limit_bytes=None if memory is None else memory_bytes(memory),
+        memory_limit_bytes=None if memory is None else bytes_of(memory),
+        inputs=input if a_file else None,
         tell=note,
     )
     if as_json:
@@ -76,14 +75,3 @@ def profile(
     )
     for remark in found.remarks():
         note(remark)
-
-
-def memory_bytes(gib: float) -> int:
-    """The bytes that `--memory` means.
-
-    Raises:
-        UsageError: it is no number of GiB.
-    """
-    if not isfinite(gib):
-        raise UsageError(f"--memory takes a number of GiB; found {gib:g}")
-    return int(gib * 2**30)

@@ -228,7 +228,7 @@ class TaskJudge:
         if not latency.overhead_bound or latency.floor_s is None:
             return None
         return (
-            f"at batch {self.conditions.batch} the source network takes {latency.wall_median_s * 1e6:.1f} µs, and as "
+            f"at batch {measurement.batch} the source network takes {latency.wall_median_s * 1e6:.1f} µs, and as "
             f"many nodes that do nothing {latency.floor_s * 1e6:.1f} µs: it is overhead-bound on {self.target.name}"
         )
 

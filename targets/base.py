@@ -57,13 +57,28 @@ class Signature:
 
     Args:
         name: its name in the model file.
-        dtype: numpy's name of its element type.
-        shape: its lengths; None where it depends on the batch.
+        dtype: numpy's name of its element type; the runtime's own where numpy has none.
+        shape: its lengths; None where the file leaves them open.
+        symbols: what the file calls its open lengths, `N`; empty for an axis whose length is fixed or has no name.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
+    symbols: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.type}"
+
+    @property
+    def type(self) -> str:
+        """Its element type and lengths for people: `float32[N, 3, 32, 32]`."""
+        lengths = (self.symbol(axis) or "?" if n is None else str(n) for axis, n in enumerate(self.shape))
+        return f"{self.dtype}[{', '.join(lengths)}]"
+
+    def symbol(self, axis: int) -> str:
+        """What the file calls the length of an axis; empty where it has no name."""
+        return self.symbols[axis] if self.symbols else ""
 
 
 class Bound(Protocol):

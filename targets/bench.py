@@ -9,13 +9,14 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from ..ir.errors import UsageError
 from .artifact import Artifact
-from .base import Array, Session, Signature, Target, TargetError
+from .base import Array, Session, Target, TargetError
 from .device_profile import DeviceProfile, kept_profile
 from .energy import EnergyMeter
 from .energy.estimate import EnergyEstimator, EnergyPrices, work_of_kernels
+from .inputs import Filled, filled, own_lengths
+from .inputs import example_arrays as example_arrays
 from .latency import LatencyMeter
 from .lock import device_lock
 from .measure import Conditions, Measurement, asked, energy_meter, gpu_of, on_gpu
@@ -27,8 +28,8 @@ KEPT = 4
 REMEMBERED = 8
 """The best of a baseline's latencies in so many series is what the device can do."""
 
-MADE_UP = "standard normal numbers, zeros for integers; seed 0"
-"""What a record says of `example_arrays`."""
+MADE_UP = "standard normal numbers, zeros for integers without a range; seed 0"
+"""What a record says of made-up inputs."""
 
 Call = Callable[[], Any]
 
@@ -39,10 +40,12 @@ class Baseline:
 
     Args:
         run: one call of it.
+        inputs: what it is called with.
         latencies_s: its latency in the last series that it took part in.
     """
 
     run: Call
+    inputs: Filled
     latencies_s: deque[float] = field(default_factory=lambda: deque[float](maxlen=REMEMBERED))
 
 
@@ -59,7 +62,7 @@ class Bench:
     target: Target
     lock: bool = True
     parent: int | None = None
-    _baselines: dict[tuple[str, int, int], Baseline] = field(default_factory=dict[tuple[str, int, int], Baseline])
+    _baselines: dict[tuple[object, ...], Baseline] = field(default_factory=dict[tuple[object, ...], Baseline])
 
     def __enter__(self) -> Bench:
         return self
@@ -87,22 +90,29 @@ class Bench:
         Latency is measured in turns with the baseline's; energies one after the other on the same device.
 
         Raises:
+            UsageError: a model's inputs are not those asked for, or leave lengths open that nobody asked for; the
+                baseline's are of other types or lengths than the model's.
             MeterUnavailableError: energy where there is no meter.
-            TargetError: the runtime refuses a model.
+            TargetError: the runtime refuses a model, or it takes or gives something else than tensors of numbers.
             DeviceBusyError: somebody else measures all the time.
         """
         meter = self.meter(conditions) if "energy" in conditions.metrics else None
         began = now()
-        run = bound(self.load(model, threads=conditions.threads), conditions.batch)
+        session = self.load(model, threads=conditions.threads)
+        inputs = chosen_inputs(session, model, conditions)
+        arrays = inputs.arrays()
         base = None if baseline is None else self._baseline(baseline, conditions)
+        if base is not None:
+            _refuse_others(inputs, base.inputs)
+        run = session.bind(arrays)
         other = None if base is None else base.run
         known_s = None if base is None else min(base.latencies_s, default=None)
-        latency, energy, baseline_energy = None, None, None
+        latency, energy, baseline_energy, no_floor = None, None, None, None
         timer = self.timer(conditions)
         if "latency" in conditions.metrics:
             floor = None
             if conditions.floor:
-                floor = bound(self.target.load(self.target.floor(model), threads=conditions.threads), 1)
+                floor, no_floor = self._floor(model, arrays, conditions.threads)
             latency = timer.measure(run, other, floor, known_s)
             if base is not None and latency.reference_s is not None:
                 base.latencies_s.append(latency.reference_s)
@@ -112,7 +122,7 @@ class Bench:
                 baseline_energy = self._told(meter, baseline, conditions).measure(other)
         return Measurement(
             self.target.name,
-            conditions.batch,
+            inputs.batch,
             conditions.threads,
             size_bytes(model),
             latency,
@@ -130,9 +140,11 @@ class Bench:
                 "conditions": asked(conditions),
                 "latency_meter": _settings(timer) if "latency" in conditions.metrics else None,
                 "energy_meter": None if meter is None else _settings(meter),
-                "inputs": MADE_UP,
+                "inputs": inputs.as_list(),
+                "values": MADE_UP,
                 "lock": "held by the caller" if not self.lock else "taken here",
             },
+            no_floor,
         )
 
     def profile(self, model: Artifact | Path, conditions: Conditions) -> tuple[KernelProfile, ...]:
@@ -173,10 +185,11 @@ class Bench:
         timer = replace(self.timer(conditions), budget_s=half_s, lock=False)
         with device_lock("cpu", *timer.devices) if self.lock else nullcontext() as hold:
             session = self.load(model, threads=conditions.threads)
-            run = bound(session, conditions.batch) if inputs is None else session.bind(inputs)
-            latency = timer.measure(run)
+            made = chosen_inputs(session, model, conditions) if inputs is None else None
+            arrays = inputs if made is None else made.arrays()
+            latency = timer.measure(session.bind(arrays or ()))
             traced = self.target.trace(
-                model, inputs, batch=conditions.batch, threads=conditions.threads, budget_s=half_s
+                model, arrays, batch=conditions.batch, threads=conditions.threads, budget_s=half_s
             )
         if hold is not None:
             latency = replace(latency, waited_s=hold.waited_s)
@@ -190,9 +203,12 @@ class Bench:
             "model": model_digest(model),
             "conditions": asked(conditions),
             "latency_meter": _settings(timer),
-            "inputs": MADE_UP if inputs is None else "given",
+            "inputs": None if made is None else made.as_list(),
+            "values": "given" if made is None else MADE_UP,
             "lock": "taken here" if self.lock else "held by the caller",
         }
+        if made is not None:
+            conditions = replace(conditions, batch=made.batch)
         return profile_of(self.target.name, conditions, latency, traced, device, provenance)
 
     def meter(self, conditions: Conditions) -> EnergyMeter:
@@ -220,12 +236,21 @@ class Bench:
         return replace(meter, work=work_of_kernels(self.profile(model, conditions)), prices=prices)
 
     def _baseline(self, model: Artifact | Path, conditions: Conditions) -> Baseline:
-        key = (model_digest(model), conditions.threads, conditions.batch)
+        key = (model_digest(model), conditions.threads, conditions.batch, conditions.exact_batch, conditions.inputs)
         if key not in self._baselines:
             while len(self._baselines) >= KEPT:
                 self._baselines.pop(next(iter(self._baselines)))
-            self._baselines[key] = Baseline(bound(self.load(model, threads=conditions.threads), conditions.batch))
+            session = self.load(model, threads=conditions.threads)
+            inputs = chosen_inputs(session, model, conditions)
+            self._baselines[key] = Baseline(session.bind(inputs.arrays()), inputs)
         return self._baselines[key]
+
+    def _floor(self, model: Artifact | Path, arrays: Sequence[Array], threads: int) -> tuple[Call | None, str | None]:
+        """A call of as many nodes that do nothing; or None, and why there can be none."""
+        try:
+            return self.target.load(self.target.floor(model), threads=threads).bind(arrays), None
+        except TargetError as error:
+            return None, error.message.partition("\n")[0]
 
     def _device(self, meter: EnergyMeter | None) -> dict[str, Any]:
         """The device that networks run on, and the one whose energy is measured."""
@@ -240,42 +265,34 @@ class Bench:
         return found
 
 
-def bound(session: Session, batch: int) -> Call:
-    """A call that runs a session on made-up inputs."""
-    return session.bind(example_arrays(session.inputs, batch))
-
-
-def example_arrays(signatures: Sequence[Signature], batch: int, seed: int = 0) -> list[Array]:
-    """Inputs to time a network with: standard normal numbers, zeros for integers; dense kernels do not care.
+def chosen_inputs(session: Session, model: Artifact | Path, conditions: Conditions) -> Filled:
+    """The inputs to measure a loaded model with.
 
     Raises:
-        TargetError: an input is no tensor of numbers.
+        UsageError: they do not fit the model, or leave lengths open.
     """
-    random = np.random.default_rng(seed)
-    arrays: list[Array] = []
-    for entry in signatures:
-        shape = [batch if n is None else n for n in entry.shape]
-        dtype = _numbers(entry)
-        values = random.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
-        arrays.append(values.astype(dtype))
-    return arrays
+    return filled(
+        session.inputs,
+        conditions.batch,
+        conditions.inputs,
+        exact=conditions.exact_batch,
+        known=own_lengths(model, conditions.batch),
+        place="the network" if isinstance(model, Artifact) else str(model),
+    )
 
 
-def _numbers(entry: Signature) -> np.dtype[Any]:
-    """The element type of an input, small floats included.
+def _refuse_others(inputs: Filled, baseline: Filled) -> None:
+    """Refuse a baseline that does other work per call than the model: names may differ, types and lengths not.
 
     Raises:
-        TargetError: it is no tensor of numbers.
+        UsageError: it does.
     """
-    import ml_dtypes  # numpy knows its types from then on  # noqa: F401  # pyright: ignore[reportUnusedImport]
-
-    try:
-        return np.dtype(entry.dtype)
-    except TypeError:
-        raise TargetError(
-            f"input {entry.name} is {entry.dtype}, and only tensors of numbers are made up to run a model on",
-            mend="Cut off what stands before the first tensors of numbers, such as the reading of text.",
-        ) from None
+    if inputs.types != baseline.types:
+        found, other = (", ".join(map(str, one.signatures)) or "nothing" for one in (inputs, baseline))
+        raise UsageError(
+            f"the model reads {found}, its baseline {other}: their latencies cannot be compared",
+            mend="Measure both with inputs of the same types and lengths: --batch, --input.",
+        )
 
 
 def _settings(meter: LatencyMeter | EnergyMeter) -> dict[str, Any]:

@@ -132,6 +132,16 @@ def holders(folder: Path) -> dict[str, str]:
     return found
 
 
+def program() -> str:
+    """What runs in this process, as a person would call it: `nasc measure`, `search.py`."""
+    spec = getattr(sys.modules.get("__main__"), "__spec__", None)  # of `python -m`
+    name = Path(sys.argv[0]).name if spec is None else str(spec.name).removesuffix(".__main__")
+    if name == "nasc":
+        command = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        return f"nasc {command}".rstrip()
+    return name if name.strip("-c") else "python"
+
+
 def _acquire(lock: FileLock, path: Path, device: str, timeout_s: float, began: float) -> None:
     remaining_s = max(0.0, timeout_s - (time.monotonic() - began))
     try:
@@ -146,7 +156,7 @@ def _acquire(lock: FileLock, path: Path, device: str, timeout_s: float, began: f
             f"{path}: cannot lock this file ({fault.strerror or fault})",
             mend=f"Point {DIRECTORY_VARIABLE} to a folder on a local disk that you may write to.",
         ) from fault
-    note = {"pid": os.getpid(), "program": Path(sys.argv[0]).name or "python", "since_unix_s": round(time.time(), 3)}
+    note = {"pid": os.getpid(), "program": program(), "since_unix_s": round(time.time(), 3)}
     scratch = _note(path).with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     scratch.write_text(json.dumps(note))
     scratch.replace(_note(path))

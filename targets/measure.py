@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,7 +12,9 @@ from ..ir import UsageError
 from ..ir.errors import did_you_mean
 from .artifact import Artifact
 from .base import Target
+from .inputs import InputShape
 from .latency import Flag, Latency
+from .series import WALL
 from .statistics import Interval
 
 if TYPE_CHECKING:
@@ -32,7 +35,7 @@ class Conditions:
 
     Args:
         metrics: `latency`, `energy`.
-        batch: length of the batch axis of made-up inputs.
+        batch: length of the batch axis of made-up inputs, where the file leaves it open.
         threads: threads of the runtime.
         budget_s: time to spend on latency, and on energy, at most.
         meter: of energy; see `targets.energy.chosen_meter`.
@@ -40,10 +43,12 @@ class Conditions:
         baseline_energy: whether the baseline's energy is measured too.
         limit_s: when to give up, for measuring in a process of its own; None: two minutes beyond the budgets.
         memory_limit_bytes: what such a process may have; None: four fifths of the free memory.
+        inputs: shapes for made-up inputs, in order or by name.
+        exact_batch: refuse files whose batch is fixed at another length, and do not measure them at their own.
 
     Raises:
-        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, a budget or a limit
-            that is not above 0.
+        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, or a time or a memory that
+            is not more than 0 and finite.
     """
 
     metrics: tuple[str, ...] = ("latency",)
@@ -55,6 +60,8 @@ class Conditions:
     baseline_energy: bool = True
     limit_s: float | None = None
     memory_limit_bytes: int | None = None
+    inputs: tuple[InputShape, ...] = ()
+    exact_batch: bool = False
 
     def __post_init__(self) -> None:
         for name in self.metrics:
@@ -66,16 +73,11 @@ class Conditions:
             raise UsageError(f"the batch must be at least 1; found {self.batch}")
         if self.threads < 1:
             raise UsageError(f"the runtime needs at least 1 thread; found {self.threads}")
-        if not self.budget_s > 0:
-            raise UsageError(f"the budget must be more than 0 s; found {self.budget_s:g}")
-        self._check_limits()
-
-    def _check_limits(self) -> None:
-        """What a process of its own may take must be something."""
-        if self.limit_s is not None and not self.limit_s > 0:
-            raise UsageError(f"the time limit must be more than 0 s; found {self.limit_s:g}")
-        if self.memory_limit_bytes is not None and self.memory_limit_bytes < 1:
-            raise UsageError(f"the memory limit must be at least 1 byte; found {self.memory_limit_bytes}")
+        gib = None if self.memory_limit_bytes is None else self.memory_limit_bytes / 2**30
+        for name, value, unit in (("budget", self.budget_s, "s"), ("limit", self.limit_s, "s"), ("memory", gib, "GiB")):
+            if value is not None and not 0 < value < math.inf:
+                wanted = "finite" if value > 0 else f"more than 0 {unit}"
+                raise UsageError(f"the {name} must be {wanted}; found {value:g}")
 
     @property
     def longest_s(self) -> float:
@@ -95,14 +97,15 @@ class Measurement:
 
     Args:
         target: the target's name.
-        batch: length of the batch axis.
+        batch: length of the batch axis that was measured: the file's own where it is fixed.
         threads: threads of the runtime.
         size_bytes: size of the model's files.
         latency: see `Latency`; None where it was not asked for.
         energy: see `targets.energy.Energy`; None where it was not asked for.
         baseline_energy: the baseline's; None where it was not asked for.
-        provenance: time, host, device, driver, runtime with its options, versions, digests of the models, and how the
-            meters were set.
+        provenance: time, host, device, driver, runtime with its options, versions, digests of the models, types and
+            shapes of the inputs, and how the meters were set.
+        no_floor: why the floor was not measured although it was asked for.
     """
 
     target: str
@@ -113,6 +116,7 @@ class Measurement:
     energy: Energy | None = None
     baseline_energy: Energy | None = None
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
+    no_floor: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
@@ -124,6 +128,7 @@ class Measurement:
             "latency": self.latency.as_dict() if self.latency else None,
             "energy": self.energy.as_dict() if self.energy else None,
             "baseline_energy": self.baseline_energy.as_dict() if self.baseline_energy else None,
+            "no_floor": self.no_floor,
             "provenance": self.provenance,
         }
 
@@ -155,6 +160,13 @@ class Measurement:
             found.append(
                 "overhead-bound: as many nodes that do nothing take at least half as long, so the runtime's own cost "
                 "decides here; measure with a larger --batch, or compare bit operations"
+            )
+        if self.no_floor:
+            found.append(f"there is no floor to compare with: {self.no_floor}")
+        if self.latency and self.latency.clock != WALL:
+            found.append(
+                "latency: times are the thread's processor time, since the machine was contended; on the wall clock "
+                f"the median is {seconds(self.latency.wall_median_s)}"
             )
         if self.latency:
             found += [f"latency: {flag.value}" for flag in self.latency.flags]
@@ -228,9 +240,9 @@ def measure_model(
         isolate: measure in a process of its own, which may crash or hang without harm.
 
     Raises:
-        UsageError: an unknown metric or meter.
+        UsageError: an unknown metric or meter, or inputs that do not fit; see `Bench.measure`.
         MeterUnavailableError: energy where there is no meter; said before anything runs.
-        TargetError: the runtime refuses a model.
+        TargetError: the runtime refuses a model, or it takes or gives something else than tensors of numbers.
         WorkerError: the process of its own crashed, hung or ran out of memory.
     """
     from .bench import Bench
@@ -271,6 +283,7 @@ def asked(conditions: Conditions) -> dict[str, Any]:
     return {**asdict(conditions), "metrics": list(conditions.metrics)}
 
 
-def names(texts: Sequence[str]) -> tuple[str, ...]:
+def names(texts: str | Sequence[str]) -> tuple[str, ...]:
     """Metrics given one by one or as a list with commas, each once."""
+    texts = [texts] if isinstance(texts, str) else texts
     return tuple(dict.fromkeys(name.strip() for text in texts for name in text.split(",") if name.strip()))

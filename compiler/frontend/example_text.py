@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ WHOLE = (0, 9)
 """The smallest and largest of random whole numbers where the text names none: good for most vocabularies."""
 
 _INPUT = re.compile(
-    r"(?:(?P<name>[A-Za-z_]\w*)=)?(?P<shape>[^:=]+)(?::(?P<type>[^:]+))?(?::(?P<low>-?\d+)\.\.(?P<high>-?\d+))?"
+    r"(?:(?P<name>[A-Za-z_][\w.:/-]*)=)?(?P<shape>[^:=]+)(?::(?P<type>[^:]+))?(?::(?P<low>-?\d+)\.\.(?P<high>-?\d+))?"
 )
 _WRITE = (
     "Write it as 1x3x224x224, the batch first; whole numbers as 2x24:i64 or 2x24:i64:0..999; several inputs with "
@@ -48,6 +48,8 @@ class InputText:
         low: the smallest random whole number.
         high: the largest.
         name: the keyword it is given by; None for a positional input.
+        says_type: whether the text names the type.
+        says_range: whether it names the range.
     """
 
     shape: tuple[int, ...]
@@ -55,6 +57,8 @@ class InputText:
     low: int = WHOLE[0]
     high: int = WHOLE[1]
     name: str | None = None
+    says_type: bool = field(default=False, compare=False)
+    says_range: bool = field(default=False, compare=False)
 
     def drawn(self, generator: torch.Generator) -> Tensor:
         """A random tensor: normal numbers, whole numbers from `low` to `high`, or truth values."""
@@ -116,4 +120,5 @@ def _parse(text: str, whole: str) -> InputText:
         raise UsageError(f"input {whole!r}: only whole numbers have a range, {kind} has none", mend=_WRITE)
     if low > high:
         raise UsageError(f"input {whole!r}: the range {low}..{high} is empty", mend=_WRITE)
-    return InputText(tuple(map(int, sizes)), kind, low, high, match["name"])
+    says_type, says_range = match["type"] is not None, match["low"] is not None
+    return InputText(tuple(map(int, sizes)), kind, low, high, match["name"], says_type, says_range)

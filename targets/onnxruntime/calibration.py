@@ -17,9 +17,9 @@ import numpy as np
 from ...ir import Encoding, Graph, Step, format_named, parse
 from ...ir.axes import size
 from ..base import Signature
-from ..bench import example_arrays
 from ..device_profile import DeviceProfile, Level
 from ..host import Load, ThisHost
+from ..inputs import example_arrays
 from ..lock import device_lock
 from ..provenance import processor
 from .floor import floor_model

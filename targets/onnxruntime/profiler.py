@@ -13,6 +13,7 @@ from typing import Any
 from ..artifact import Artifact
 from ..base import Array, TargetError
 from ..cover import Cover, FileNode, cover
+from ..inputs import filled, own_lengths
 from ..trace import Tensor, Trace, TracedNode
 from .session import OnnxRuntimeSession, Provider
 from .work import computes_in, macs, tensor
@@ -46,12 +47,12 @@ def trace(
 
     Raises:
         TargetError: the runtime refuses the model.
+        UsageError: there are no inputs, and the model leaves other lengths open than the batch.
     """
-    from ..bench import example_arrays
-
     with tempfile.TemporaryDirectory(prefix="nasc-") as folder:
         session = OnnxRuntimeSession(model, provider, threads=threads, placed=True, traced=Path(folder))
-        arrays = list(inputs) if inputs is not None else example_arrays(session.inputs, batch)
+        known = own_lengths(model, batch)
+        arrays = list(inputs) if inputs is not None else filled(session.inputs, batch, known=known).arrays()
         run = session.bind(arrays)
         optimized = file_of(session.optimized)
         most = max(10, MOST_EVENTS // max(1, len(optimized.nodes)))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import io
+import math
 import os
 import tempfile
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,9 @@ import numpy as np
 
 from ..artifact import Artifact
 from ..base import Array, Inputs, Signature, TargetError
+from ..inputs import is_number, number
 from ..plan import Node, Placement
+from .elements import DTYPES, element_of, is_numpys
 from .library import REFUSALS, ort
 
 Provider = tuple[str, Mapping[str, Any]]
@@ -30,29 +34,6 @@ SESSION: Mapping[str, Any] = {"optimization": "all", "execution": "sequential", 
 
 SILENT, WARNINGS = 4, 2
 """Severities of ONNX Runtime's log; what it prints while a session fails to start stands in the error as well."""
-
-DTYPES = {
-    "float": "float32", "float16": "float16", "double": "float64", "bfloat16": "bfloat16", "bool": "bool",
-    "int8": "int8", "uint8": "uint8", "int16": "int16", "uint16": "uint16", "int32": "int32", "int64": "int64",
-    "float8e4m3fn": "float8_e4m3fn", "float8e5m2": "float8_e5m2",
-}  # fmt: skip
-"""ONNX Runtime's names of element types, and numpy's (with ml_dtypes)."""
-
-
-@contextlib.contextmanager
-def _binding() -> Generator[None, None, None]:
-    """Say what ONNX Runtime does not bind, such as values that numpy cannot hold.
-
-    Raises:
-        TargetError: the runtime fails.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        raise TargetError(
-            f"ONNX Runtime fails to bind the model's inputs and outputs: {error}",
-            mend="A model that is to be timed reads and gives tensors of numbers that numpy knows.",
-        ) from error
 
 
 class OnnxRuntimeSession:
@@ -105,6 +86,7 @@ class OnnxRuntimeSession:
         self._inputs = tuple(map(_signature, self._session.get_inputs()))
         self._outputs = tuple(map(_signature, self._session.get_outputs()))
         self._names = [o.name for o in self._outputs]
+        self._plain = all(is_numpys(number(s)) for s in (*self._inputs, *self._outputs) if is_number(s))
 
     @property
     def inputs(self) -> tuple[Signature, ...]:
@@ -131,27 +113,32 @@ class OnnxRuntimeSession:
 
     def _run(self, feed: Mapping[str, Array]) -> list[Array]:
         try:
-            return [np.asarray(value) for value in self._session.run(self._names, feed)]
+            if self._plain:
+                return [np.asarray(value) for value in self._session.run(self._names, feed)]
+            values = {name: _value(array, "cpu") for name, array in feed.items()}
+            return _arrays(self._session.run_with_ort_values(self._names, values), self._outputs)
         except REFUSALS as error:
             raise TargetError(f"ONNX Runtime fails to run the model: {error}") from error
 
-    @_binding()
     def bind(self, inputs: Inputs) -> Bound:
         """A call that runs the model from and into buffers made beforehand, on the provider's device.
 
         Raises:
-            TargetError: the inputs do not fit the model, or the runtime fails on them.
+            TargetError: the inputs do not fit the model, or the runtime fails on them; an input or output is no tensor
+                of numbers.
         """
+        for what, signatures in (("input", self._inputs), ("output", self._outputs)):
+            for signature in signatures:
+                number(signature, what)
         feed = self._feed(inputs)
         shapes = [(o.shape, o.dtype) for o in self._run(feed)]
         device = "cpu" if self._provider == "CPUExecutionProvider" else "cuda"
         binding = self._session.io_binding()
         for name, array in feed.items():
-            binding.bind_ortvalue_input(name, ort.OrtValue.ortvalue_from_numpy(array, device, 0))
+            binding.bind_ortvalue_input(name, _value(array, device))
         for name, (shape, dtype) in zip(self._names, shapes, strict=True):
-            buffer = ort.OrtValue.ortvalue_from_shape_and_type(list(shape), dtype.type, device, 0)
-            binding.bind_ortvalue_output(name, buffer)
-        return Bound(self._session, binding)
+            binding.bind_ortvalue_output(name, _buffer(shape, dtype, device))
+        return Bound(self._session, binding, self._outputs, plain=self._plain)
 
     def placement(self) -> Placement:
         """The nodes of the optimised model in order, and the provider of each.
@@ -204,18 +191,22 @@ class OnnxRuntimeSession:
 class Bound:
     """A model with its inputs and outputs in place; a call runs it and returns when the outputs are there."""
 
-    __slots__ = ("_binding", "_run")
+    __slots__ = ("_binding", "_outputs", "_plain", "_run")
 
-    def __init__(self, session: Any, binding: Any) -> None:
+    def __init__(self, session: Any, binding: Any, outputs: Sequence[Signature], *, plain: bool) -> None:
         self._run = session.run_with_iobinding
         self._binding = binding
+        self._outputs = outputs
+        self._plain = plain
 
     def __call__(self) -> None:
         self._run(self._binding)
 
     def outputs(self) -> list[Array]:
         """The outputs of the last call."""
-        return [np.asarray(value) for value in self._binding.copy_outputs_to_cpu()]
+        if self._plain:
+            return [np.asarray(value) for value in self._binding.copy_outputs_to_cpu()]
+        return _arrays(self._binding.get_outputs(), self._outputs)
 
 
 def _fitting(signature: Signature, array: Array) -> Array:
@@ -225,15 +216,53 @@ def _fitting(signature: Signature, array: Array) -> Array:
     if len(array.shape) != len(expected) or any(
         n is not None and n != m for n, m in zip(expected, array.shape, strict=True)
     ):
-        shown = ", ".join("N" if n is None else str(n) for n in expected)
-        raise TargetError(f"input {signature.name} has the shape [{shown}], found {list(array.shape)}")
+        shown = signature.type.removeprefix(signature.dtype)
+        raise TargetError(f"input {signature.name} has the shape {shown}, found {list(array.shape)}")
     return np.ascontiguousarray(array)
 
 
 def _signature(entry: Any) -> Signature:
     name = str(entry.type).removeprefix("tensor(").removesuffix(")")
-    dtype = DTYPES.get(name, name)
-    return Signature(entry.name, dtype, tuple(n if isinstance(n, int) else None for n in entry.shape))
+    if name.count("(") != name.count(")"):  # seq(tensor(float)), which lost one
+        name = str(entry.type)
+    shape = tuple(n if isinstance(n, int) else None for n in entry.shape)
+    symbols = tuple(n if isinstance(n, str) else "" for n in entry.shape)
+    return Signature(entry.name, DTYPES.get(name, name), shape, symbols)
+
+
+def _value(array: Array, device: str) -> Any:
+    """An array on a device, as the runtime holds it; it knows the types of `ml_dtypes`, but not in arrays."""
+    if is_numpys(array.dtype):
+        return ort.OrtValue.ortvalue_from_numpy(array, device, 0)
+    value = _buffer(array.shape, array.dtype, device)
+    value.update_inplace(_plain(array))
+    return value
+
+
+def _buffer(shape: Sequence[int], dtype: Any, device: str) -> Any:
+    """Room for an array on a device."""
+    element = dtype.type if is_numpys(dtype) else element_of(dtype.name)
+    return ort.OrtValue.ortvalue_from_shape_and_type(list(shape), element, device, 0)
+
+
+def _arrays(values: Sequence[Any], signatures: Sequence[Signature]) -> list[Array]:
+    """What the runtime holds, as arrays.
+
+    Raises:
+        TargetError: a value of a type of `ml_dtypes` lies on another device than the processor.
+    """
+    found: list[Array] = []
+    for value, signature in zip(values, signatures, strict=True):
+        dtype = number(signature, "output")
+        if is_numpys(dtype):
+            found.append(np.asarray(value.numpy()))
+            continue
+        if value.device_name() != "cpu":
+            raise TargetError(f"output {signature.name} is {dtype} on {value.device_name()} and cannot be read there")
+        shape = tuple(value.shape())
+        copied = ctypes.string_at(value.data_ptr(), math.prod(shape) * dtype.itemsize)
+        found.append(np.frombuffer(copied, dtype).reshape(shape))
+    return found
 
 
 def _external(options: Any, artifact: Artifact) -> list[Any]:
@@ -249,7 +278,7 @@ def _external(options: Any, artifact: Artifact) -> list[Any]:
 
 def _plain(array: Array) -> Array:
     """An array of a type that numpy knows, with the same bytes."""
-    return array if array.dtype.isbuiltin == 1 else array.view(f"u{array.dtype.itemsize}")
+    return array if is_numpys(array.dtype) else array.view(f"u{array.dtype.itemsize}")
 
 
 def _open(model: Path | bytes, options: Any, provider: Provider) -> Any:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from nasc.cli import app
+from nasc.cli.app import shown
 from nasc.ir import NascError
 from typer.testing import CliRunner
 
@@ -67,6 +68,24 @@ CASES = {
     "no meter": (["measure", "gone.onnx"], 2, ["gone.onnx", "no such file"]),
     "no result": (["verify", "occupied"], 2, ["manifest.json", "nasc compile"]),
 }
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("it failed", "nasc: error: it failed"),
+        ("error: it failed", "nasc: error: it failed"),
+        ("net.py:3: error: it failed", "net.py:3: error: it failed"),
+        ("my nets/net.py:3: error: it failed", "my nets/net.py:3: error: it failed"),
+        ("%0: error: linear %0: it failed", "%0: error: linear %0: it failed"),
+        ("graph @my net: error: it failed", "graph @my net: error: it failed"),
+        ("the runtime fails: [X] : 1 : error: no", "nasc: error: the runtime fails: [X] : 1 : error: no"),
+        ("the runtime fails on the model: error: no", "nasc: error: the runtime fails on the model: error: no"),
+        ("it crashed; it said:\nnet.py:3: error: no", "nasc: error: it crashed; it said:\nnet.py:3: error: no"),
+    ],
+)
+def test_a_message_has_its_place_or_the_programs_name(message: str, expected: str) -> None:
+    assert shown(NascError(message)) == expected
 
 
 @pytest.mark.parametrize("case", CASES)

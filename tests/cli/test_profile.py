@@ -150,9 +150,9 @@ def test_ctrl_c_stops_a_profile_and_leaves_nothing(hangs: Path, monkeypatch: pyt
         (["--batch", "0"], "the batch must be at least 1; found 0"),
         (["--threads", "0"], "the runtime needs at least 1 thread; found 0"),
         (["--budget", "-1"], "the budget must be more than 0 s; found -1"),
-        (["--limit", "0"], "the time limit must be more than 0 s; found 0"),
-        (["--memory", "-1"], "the memory limit must be at least 1 byte"),
-        (["--memory", "nan"], "--memory takes a number of GiB; found nan"),
+        (["--limit", "0"], "the limit must be more than 0 s; found 0"),
+        (["--memory", "-1"], "the memory must be more than 0 GiB; found -1"),
+        (["--memory", "nan"], "the memory must be a finite number of GiB; found nan"),
     ],
 )
 @pytest.mark.parametrize("more", [[], ["--no-isolate"]])
@@ -215,3 +215,20 @@ def test_doctor_says_what_is_calibrated_and_calibrates(files: Path) -> None:
     assert after == done
     (other,) = (f for f in doctor.peaks(threads=2) if f.what == "onnxruntime:cpu")
     assert other.mend == "nasc doctor --calibrate --threads 2"
+
+
+def test_lengths_that_a_file_leaves_open_are_asked_for(files: Path) -> None:
+    from onnx import TensorProto, helper, save
+
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 3, "H", "W"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3, "H", "W"])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"], "relu")], "g", [x], [y])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), files / "open.onnx")
+    quick = ["profile", "open.onnx", "--budget", "0.1", "--no-isolate", "--json"]
+    refused = CliRunner().invoke(app, quick)
+    assert refused.exit_code != 0
+    found = CliRunner().invoke(app, [*quick, "--input", "2x3x8x8"])
+    assert found.exit_code == 0, found.output
+    record = json.loads(found.stdout)
+    assert record["provenance"]["inputs"] == [{"name": "x", "dtype": "float32", "shape": [2, 3, 8, 8]}]
+    assert record["batch"] == 2

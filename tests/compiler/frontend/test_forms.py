@@ -87,6 +87,7 @@ def saved(model: nn.Module, path: Path, **options: Any) -> Path:
         ("2x4, 2x3:bool", [InputText((2, 4)), InputText((2, 3), "bool")]),
         ("tokens=2x4:i32,mask=2x4", [InputText((2, 4), "i32", name="tokens"), InputText((2, 4), name="mask")]),
         (["2x4", "3x4:f16"], [InputText((2, 4)), InputText((3, 4), "f16")]),
+        ("onnx::x.1=2x4:i64:0..3", [InputText((2, 4), "i64", 0, 3, "onnx::x.1")]),
     ],
 )
 def test_inputs_as_text(text: str | Sequence[str], expected: list[InputText]) -> None:

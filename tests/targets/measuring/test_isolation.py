@@ -132,6 +132,8 @@ def test_a_model_that_does_harm_is_said_and_the_next_one_is_measured(
     with pytest.raises(WorkerError, match=said) as caught:
         bench.measure(models(name), conditions(limit_s), good)
     assert caught.value.ending == ending
+    option = {Ending.HANG: "--limit", Ending.MEMORY: "--memory"}.get(ending, "")
+    assert option in (caught.value.mend or "")
     again = bench.measure(good, conditions(), good)
     assert again.latency is not None and again.latency.ratio is not None
     assert bench.worker.started == 2

@@ -7,10 +7,19 @@ import signal
 import subprocess
 import sys
 import threading
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 
 import pytest
-from nasc.targets.lock import DIRECTORY_VARIABLE, DeviceBusyError, LockDirectoryError, device_lock, lock_directory
+from nasc.targets.lock import (
+    DIRECTORY_VARIABLE,
+    DeviceBusyError,
+    LockDirectoryError,
+    device_lock,
+    lock_directory,
+    program,
+)
 
 HOLD_UNTIL_STDIN_CLOSES = """
 import sys
@@ -45,6 +54,26 @@ def test_another_process_waits_and_is_told_who_measures(tmp_path: Path) -> None:
     stop(holder)
     with device_lock("cpu", timeout_s=5, directory=tmp_path) as hold:
         assert hold.devices == ("cpu",)
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "expected"),
+    [
+        ("nasc.__main__", ["/x/nasc/__main__.py", "measure", "m.onnx"], "nasc measure"),
+        (None, ["/bin/nasc", "--debug", "compile", "net.py"], "nasc compile"),
+        (None, ["/x/search.py", "fast"], "search.py"),
+        (None, ["-c"], "python"),
+        (None, [""], "python"),
+    ],
+)
+def test_the_holder_is_called_what_a_person_calls_it(
+    monkeypatch: pytest.MonkeyPatch, module: str | None, words: list[str], expected: str
+) -> None:
+    main = ModuleType("__main__")
+    main.__spec__ = None if module is None else ModuleSpec(module, None)
+    monkeypatch.setitem(sys.modules, "__main__", main)
+    monkeypatch.setattr(sys, "argv", words)
+    assert program() == expected
 
 
 def test_the_lock_dies_with_its_holder(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import nasc
 import numpy as np
 import onnx
 import pytest
+from nasc.cli import app
 from nasc.ir import UsageError
 from nasc.targets import target_named
 from nasc.targets.energy import MeterUnavailableError
@@ -22,6 +24,7 @@ from nasc.targets.provenance import model_digest, size_bytes
 from nasc.targets.statistics import Interval, Ratio, Verdict
 from onnx import numpy_helper
 from support import hostile, powercap
+from typer.testing import CliRunner
 
 CPU = target_named("onnxruntime:cpu")
 
@@ -81,6 +84,25 @@ def test_the_command_takes_metrics_with_commas_and_prints_json(model: Path) -> N
     assert refused.returncode == 2
     assert "there is no metric 'speed'" in refused.stderr and "Traceback" not in refused.stderr
     assert names(["latency,energy", "latency", " "]) == ("latency", "energy")
+    assert names("latency") == ("latency",)
+    assert nasc.measure(model, metrics="latency", budget_s=0.02, isolate=False).latency is not None
+
+
+@pytest.mark.parametrize(
+    "options", [["--limit", "0"], ["--limit", "-3"], ["--memory", "-1"], ["--memory", "nan"], ["--budget", "inf"]]
+)
+def test_the_command_refuses_limits_that_make_no_sense(model: Path, options: list[str]) -> None:
+    refused = CliRunner().invoke(app, ["measure", str(model), *options])
+    assert refused.exit_code == 2
+    assert f"the {options[0].strip('-')} must be" in refused.output
+
+
+def test_a_remark_says_where_times_are_the_threads_own() -> None:
+    one = Interval(1e-3, 1e-3, 0.99)
+    latency = Latency(1e-3, one, None, None, None, 1, "thread-cpu", 3e-3)
+    (remark,) = Measurement("", 1, 1, 1, latency).remarks()
+    assert "the thread's processor time" in remark and "on the wall clock the median is 3 ms" in remark
+    assert Measurement("", 1, 1, 1, replace(latency, clock="wall")).remarks() == []
 
 
 @pytest.mark.parametrize(
@@ -91,9 +113,12 @@ def test_the_command_takes_metrics_with_commas_and_prints_json(model: Path) -> N
         ({"batch": 0}, "the batch must be at least 1; found 0"),
         ({"threads": 0}, "the runtime needs at least 1 thread; found 0"),
         ({"budget_s": 0}, "the budget must be more than 0 s; found 0"),
-        ({"budget_s": float("nan")}, "the budget must be more than 0 s; found nan"),
-        ({"limit_s": 0}, "the time limit must be more than 0 s; found 0"),
-        ({"memory_limit_bytes": -1}, "the memory limit must be at least 1 byte; found -1"),
+        ({"budget_s": math.nan}, "the budget must be more than 0 s; found nan"),
+        ({"budget_s": math.inf}, "the budget must be finite; found inf"),
+        ({"limit_s": 0}, "the limit must be more than 0 s; found 0"),
+        ({"limit_s": -3}, "the limit must be more than 0 s; found -3"),
+        ({"memory_limit_bytes": 0}, "the memory must be more than 0 GiB; found 0"),
+        ({"memory_limit_bytes": -(2**30)}, "the memory must be more than 0 GiB; found -1"),
     ],
 )
 def test_conditions_that_make_no_sense(change: dict[str, object], said: str) -> None:
