@@ -13,7 +13,7 @@ Model = Annotated[
         metavar="MODEL",
         help="A model file (model.py; it is code and runs as code), package.module:attribute "
         "(torchvision.models:resnet18), timm:NAME, a program of torch.export.save (model.pt2), "
-        "or a lowered network (model.nasc).",
+        "an ONNX file (model.onnx), or a lowered network (model.nasc).",
     ),
 ]
 ExampleInput = Annotated[
