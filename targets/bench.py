@@ -91,7 +91,7 @@ class Bench:
 
         Raises:
             UsageError: a model's inputs are not those asked for, or leave lengths open that nobody asked for; the
-                baseline's are of other types or lengths than the model's.
+                baseline's are of other kinds or lengths than the model's.
             MeterUnavailableError: energy where there is no meter.
             TargetError: the runtime refuses a model, or it takes or gives something else than tensors of numbers.
             DeviceBusyError: somebody else measures all the time.
@@ -282,16 +282,16 @@ def chosen_inputs(session: Session, model: Artifact | Path, conditions: Conditio
 
 
 def _refuse_others(inputs: Filled, baseline: Filled) -> None:
-    """Refuse a baseline that does other work per call than the model: names may differ, types and lengths not.
+    """Refuse a baseline that does other work per call than the model: names and widths of floats may differ.
 
     Raises:
         UsageError: it does.
     """
-    if inputs.types != baseline.types:
+    if inputs.kinds != baseline.kinds:
         found, other = (", ".join(map(str, one.signatures)) or "nothing" for one in (inputs, baseline))
         raise UsageError(
             f"the model reads {found}, its baseline {other}: their latencies cannot be compared",
-            mend="Measure both with inputs of the same types and lengths: --batch, --input.",
+            mend="Measure both with inputs of the same lengths and kinds: --batch, --input.",
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import ml_dtypes
@@ -55,9 +55,9 @@ class Filled:
     ranges: tuple[tuple[int, int] | None, ...]
 
     @property
-    def types(self) -> list[str]:
-        """Types and shapes without names, sorted: what two networks must share to be compared."""
-        return sorted(s.type for s in self.signatures)
+    def kinds(self) -> list[str]:
+        """What two networks must share to be compared: shapes, and types but that floats of all widths count alike."""
+        return sorted(replace(s, dtype="float" if "float" in s.dtype else s.dtype).type for s in self.signatures)
 
     def as_list(self) -> list[dict[str, object]]:
         """Plain data for a record."""

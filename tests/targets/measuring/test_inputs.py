@@ -100,8 +100,10 @@ def test_a_baseline_of_other_inputs_is_refused(write: Write) -> None:
         measured(free, baseline=fixed, batch=1)
     found = measured(free, baseline=fixed, batch=64)
     assert found.latency is not None and found.latency.ratio is not None
-    with pytest.raises(UsageError, match=r"x: float32\[64, 16\], its baseline x: float64\[64, 16\]"):
-        measured(fixed, baseline=cast(write, TensorProto.DOUBLE, 64, 16))
+    with pytest.raises(UsageError, match=r"x: float32\[64, 16\], its baseline x: int64\[64, 16\]"):
+        measured(fixed, baseline=cast(write, TensorProto.INT64, 64, 16))
+    wider = measured(fixed, baseline=cast(write, TensorProto.DOUBLE, 64, 16))
+    assert wider.latency is not None and wider.latency.ratio is not None
 
 
 def test_names_of_a_baselines_inputs_may_differ(write: Write) -> None:
