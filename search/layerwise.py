@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -45,10 +46,12 @@ class LayerwiseAgreement:
     Args:
         values: one entry each.
         kernels_differ: whether the copy that shows its integers runs other integer kernels than the deployed file.
+        missing: the first activation that the deployed file does not have; then nothing was compared.
     """
 
     values: tuple[ValueAgreement, ...]
     kernels_differ: bool = False
+    missing: str = ""
 
     @property
     def first_below(self) -> ValueAgreement | None:
@@ -64,9 +67,11 @@ class LayerwiseAgreement:
     @property
     def holds(self) -> bool:
         """Whether every value has at least `SAME` equal integers."""
-        return self.first_below is None
+        return self.first_below is None and not self.missing
 
     def __str__(self) -> str:
+        if self.missing:
+            return f"the file has no quantized activation %{self.missing}: it is not this network's"
         if not self.values:
             return "nothing is quantized"
         count = sum(v.count for v in self.values)
@@ -82,26 +87,37 @@ class LayerwiseAgreement:
         return text + ("; the copy that shows its integers runs other kernels" if self.kernels_differ else "")
 
 
-def layerwise(network: Network, target: Target, inputs: Sequence[Tensor]) -> LayerwiseAgreement:
+def layerwise(
+    network: Network, target: Target, inputs: Sequence[Tensor], deployed: Path | None = None
+) -> LayerwiseAgreement:
     """Compare the integers of every quantized activation; torch goes on with the target's integers after each.
 
     So a difference is blamed on the layer that made it, and not on those behind it. The target runs a copy of the
-    network that returns all its quantized activations.
+    deployed file that returns all its quantized activations.
 
     Args:
         network: a legalized network.
         target: what deploys it.
         inputs: real ones, one tensor per input.
+        deployed: the file; None: what the target emits.
     """
     graph = network.graph
     watched = tuple(op.name for op in graph.ops if op.kind == "quantize")
     if not watched:
         return LayerwiseAgreement(())
-    copy = replace(graph, outputs=tuple(dict.fromkeys([*graph.outputs, *watched])))
-    session = target.load(artifact_of(target, replace(network, graph=copy)), placed=True)
-    plain = target.load(artifact_of(target, network), placed=True)
-    arrays = session.run([t.numpy() for t in inputs])
-    theirs = {name: torch.from_numpy(array) for name, array in zip(copy.outputs, arrays, strict=True)}
+    if deployed is None:
+        copy = replace(graph, outputs=tuple(dict.fromkeys([*graph.outputs, *watched])))
+        names, shown = copy.outputs, artifact_of(target, replace(network, graph=copy))
+        plain = target.load(artifact_of(target, network), placed=True)
+    else:
+        names = watched
+        shown, missing = showing(deployed, watched)
+        if missing:
+            return LayerwiseAgreement((), missing=missing)
+        plain = target.load(deployed, placed=True)
+    session = target.load(shown, placed=True)
+    arrays = session.run([t.numpy() for t in inputs])[-len(names) :]
+    theirs = {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
     found: list[ValueAgreement] = []
 
     def compare(op: Op, x: Tensor) -> Tensor:
@@ -112,6 +128,31 @@ def layerwise(network: Network, target: Target, inputs: Sequence[Tensor]) -> Lay
         run(graph, network.values, inputs, quantize=compare)
     same = integer_kernels(session.placement()) == integer_kernels(plain.placement())
     return LayerwiseAgreement(tuple(found), not same)
+
+
+def showing(deployed: Path, watched: Sequence[str]) -> tuple[bytes, str]:
+    """A deployed model that also returns quantized activations, last, as the numbers that its own steps make of them.
+
+    Args:
+        deployed: the file.
+        watched: names of the activations.
+
+    Returns:
+        The model, and the first activation that it does not have, or nothing.
+    """
+    import onnx
+
+    model = onnx.load(deployed)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for name in watched:
+        rounds = makers.get(f"{name}/wide", makers.get(name))
+        if rounds is None or rounds.op_type != "QuantizeLinear":
+            return b"", name
+        axis = {a.name: onnx.helper.get_attribute_value(a) for a in rounds.attribute if a.name == "axis"}
+        real = f"{name}/shown"
+        model.graph.node.append(onnx.helper.make_node("DequantizeLinear", [name, *rounds.input[1:]], [real], **axis))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(real, onnx.TensorProto.FLOAT, None))
+    return model.SerializeToString(), ""
 
 
 def compared(op: Op, ours: Tensor, theirs: Tensor, place: str) -> ValueAgreement:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from nasc.compiler.network import Network
 from nasc.ir import Graph, Weights
 from nasc.search.layerwise import layerwise
 from nasc.targets import Artifact, target_named
+from onnx import numpy_helper
 from support.networks import inputs_of, network_of
 from support.zoo import ZOO
 
@@ -61,6 +66,42 @@ def test_both_give_the_same_integers(name: str) -> None:
     assert found.same > 0.9995
     assert not found.kernels_differ
     assert [v.value for v in found.values] == [op.name for op in network.graph.ops if op.kind == "quantize"]
+
+
+@pytest.mark.parametrize(
+    ("name", "activations"),
+    [*product(["mlp", "residual", "depthwise", "concat"], ["u8", "u4", "i6", "u12", "ternary"]), ("mlp", "f8e4m3")],
+)
+def test_a_deployed_file_is_asked_itself(name: str, activations: str, tmp_path: Path) -> None:
+    network, x = network_of(ZOO[name]), inputs_of(ZOO[name], batch=64)
+    network = network.apply(ALL.replace("=u8", f"={activations}"), data=[x])
+    CPU.emit(network.graph, network.weights).save(tmp_path / "model.onnx")
+    found = layerwise(network, CPU, x, tmp_path / "model.onnx")
+    assert found.holds and found.values, str(found)
+    assert found.values == layerwise(network, CPU, x).values
+
+
+def test_a_deployed_file_that_was_changed_is_found_out(tmp_path: Path) -> None:
+    network, x = legal("mlp")
+    path = tmp_path / "model.onnx"
+    CPU.emit(network.graph, network.weights).save(path)
+    model = onnx.load(path)
+    step = next(t for t in model.graph.initializer if t.name == "fc2.weight/step")
+    step.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(step) * np.float32(1.3), step.name))
+    onnx.save(model, path)
+    found = layerwise(network, CPU, x, path)
+    assert not found.holds and found.first_below is not None
+    reads = next(op for op in network.graph.ops if op.name == found.first_below.value).inputs[0]
+    assert "fc2" in (reads, *network.graph.producers[reads].inputs)
+
+
+def test_a_file_of_another_network_has_not_its_activations(tmp_path: Path) -> None:
+    network, x = legal("mlp")
+    real = network_of(ZOO["mlp"])
+    CPU.emit(real.graph, real.weights).save(tmp_path / "model.onnx")
+    found = layerwise(network, CPU, x, tmp_path / "model.onnx")
+    assert not found.holds
+    assert "it is not this network's" in str(found)
 
 
 def test_the_first_layer_that_differs_is_named_and_those_behind_it_are_not_blamed() -> None:
