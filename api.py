@@ -83,6 +83,7 @@ def load_network(
     input: str | Sequence[str] | None = None,
     weights: str | Path | None = None,
     arguments: Mapping[str, Any] | Sequence[str] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Network:
     """A network of any form that `load_task` takes; a `.nasc` file may be quantized.
 
@@ -91,6 +92,8 @@ def load_network(
         input: shape and type of the example inputs as text: `1x3x224x224`, `2x24:i64`; several with commas.
         weights: a checkpoint for the model.
         arguments: keyword arguments of what makes the model.
+        tell: called with a sentence where weights are untrained: the file names a checkpoint that is not there, and no
+            `compile` or `sensitivity` has trained one yet.
 
     Raises:
         UsageError: there is no such file, or it is no model.
@@ -104,8 +107,12 @@ def load_network(
     if path.suffix == ".onnx" and input is None and weights is None and not arguments:
         return read_onnx(path)
     from .compiler.frontend.lower import lower_task
+    from .compiler.training import with_kept_weights
 
-    return lower_task(load_task(source, input=input, weights=weights, arguments=arguments))
+    task = with_kept_weights(load_task(source, input=input, weights=weights, arguments=arguments))
+    if task.untrained and tell is not None:
+        tell(f"{source}: its checkpoint {task.checkpoint} is not there yet: weights are untrained")
+    return lower_task(task)
 
 
 def space(network: Network, settings: Settings | None = None) -> Survey:

@@ -21,7 +21,9 @@ def compile(
     model: Model,
     search: Annotated[
         str | None,
-        typer.Option(help="Strategy: tpe, random, brute-force, grid, qmc, nsga2, nsga3, gp, cma-es.  [default: tpe]"),
+        typer.Option(
+            help="Strategy: tpe, random, brute-force, grid, qmc, nsga2, nsga3, gp, cma-es, ilp.  [default: tpe]"
+        ),
     ] = None,
     trials: Annotated[
         int | None, typer.Option(help="Candidates to pay for; repeated ones are free.  [default: 120]")

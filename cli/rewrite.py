@@ -67,7 +67,7 @@ def opt(
             raise UsageError("--run-reproducer has its own pipeline", mend="Leave --passes out.")
         trace = rewriting.rewrite_again(Path(model), data=data, dump=dumps)
     else:
-        network = api.load_network(model, input=input, weights=weights, arguments=arg)
+        network = api.load_network(model, input=input, weights=weights, arguments=arg, tell=note)
         own = model if model.endswith(".py") else None
         trace = rewriting.rewrite(network, passes, data=data or own, seed=seed, dump=dumps, reproducer=reproducer)
     if output is None:

@@ -204,7 +204,7 @@ def trained_checkpoint(
         return TrainedCheckpoint(task, task.checkpoint, None)
     if task.training is None:
         raise UsageError(f"{task.source} names no `training` settings", mend='Write training = {"epochs": 20} in it.')
-    path = (cache_dir or cache_folder(task)) / f"{task.name}-{_training_key(task, task.training)[:16]}.safetensors"
+    path = kept_path(task, task.training, cache_dir)
     make_folder(path.parent)
     model, result = copy.deepcopy(task.model), None
     with FileLock(path.with_suffix(".lock")):
@@ -213,6 +213,22 @@ def trained_checkpoint(
         else:
             result = _train_and_keep(task, task.training, model.to(device), path, progress)
     return TrainedCheckpoint(replace(task, model=model, checkpoint=path, untrained=False), path, result)
+
+
+def kept_path(task: Task, settings: TrainingSettings, cache_dir: Path | None = None) -> Path:
+    """Where `trained_checkpoint` keeps what it makes of a task."""
+    return (cache_dir or cache_folder(task)) / f"{task.name}-{_training_key(task, settings)[:16]}.safetensors"
+
+
+def with_kept_weights(task: Task) -> Task:
+    """An untrained task with the weights that an earlier `trained_checkpoint` kept; itself where there are none.
+
+    Raises:
+        NascError: the kept file is damaged.
+    """
+    if not task.untrained or task.training is None or not kept_path(task, task.training).is_file():
+        return task
+    return trained_checkpoint(task).task
 
 
 def _train_and_keep(

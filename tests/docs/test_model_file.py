@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from nasc.api import load_network
 from nasc.compiler.data import Rows, Stream
 from nasc.compiler.frontend.example_text import TYPES, parse_inputs
 from nasc.compiler.frontend.given import parse_arguments
@@ -44,6 +45,18 @@ def test_the_full_example_trains_and_is_loaded_the_second_time(written: Path) ->
     assert quality.values["accuracy"] > 0.95
     assert quality.values["error"] == pytest.approx(1 - quality.values["accuracy"], abs=1e-6)
     assert quality.directions["error"] == "min"
+
+
+def test_a_network_is_loaded_with_what_was_trained_or_says_that_it_is_not(written: Path) -> None:
+    said: list[str] = []
+    before = load_network(written / "moons.py", tell=said.append)
+    assert len(said) == 1 and "weights are untrained" in said[0]
+    kept = trained_checkpoint(load_task(written / "moons.py")).task.model.state_dict()
+    after = load_network(written / "moons.py", tell=said.append)
+    assert len(said) == 1
+    name = next(op.name for op in after.graph.stored)
+    assert torch.equal(after.weights.real(name), kept[name])
+    assert not torch.equal(before.weights.real(name), kept[name])
 
 
 def test_the_dataset_that_draws_anew_is_read_item_by_item(written: Path) -> None:
