@@ -19,7 +19,7 @@ def sensitivity(
     weights_file: WeightsFile = None,
     arg: Arguments = None,
     weights: Annotated[
-        str | None, typer.Option("--formats", metavar="FORMATS", help="Formats of weights: i2..i8, or [i2, i4, i8].")
+        str | None, typer.Option("--formats", metavar="FORMATS", help="Formats of weights: i2..i8, or i2,i4,i8.")
     ] = None,
     activations: Annotated[
         str | None, typer.Option("--activations", metavar="FORMATS", help="Formats of layers' inputs: u4..u8.")
@@ -34,7 +34,9 @@ def sensitivity(
     from ..search.sensitivity_plot import parts, table, write_plot
 
     task = api.load_task(model, input=input, weights=weights_file, arguments=arg)
-    found = api.sensitivity(task, weights=weights, activations=activations, samples=samples, seed=seed)
+    found = api.sensitivity(
+        task, weights=bracketed(weights), activations=bracketed(activations), samples=samples, seed=seed
+    )
     if plot is not None:
         write_plot(found, plot, task.name)
         note(f"wrote {plot}")
@@ -54,6 +56,11 @@ def sensitivity(
             rows,
             numbers=["rank", *formats],
         )
+
+
+def bracketed(formats: str | None) -> str | None:
+    """Formats with commas between them as a rule of a space writes them: `[i2, i4]`."""
+    return f"[{formats}]" if formats is not None and "," in formats and not formats.startswith("[") else formats
 
 
 def _cell(sqnr_db: float, loss: float | None) -> str:
