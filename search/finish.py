@@ -10,6 +10,7 @@ from typing import Any
 from ..ir import Graph, NascError, layers, operand
 from ..ir.axes import size
 from ..targets.isolation import WorkerError
+from .containers import containers
 from .evaluate import Ladder
 from .figures import Figure, Figures, as_dict, of_dict
 from .front import Point, Rule, pareto
@@ -17,7 +18,7 @@ from .goals import Goals
 from .observer import Observer
 from .output import deploy, deployed_files
 from .polish import Polish
-from .protocols import Deployed, Problem
+from .protocols import Deployed, Judge, Problem
 from .records import Record
 from .result import LayerRow, Named, Result
 from .smooth import line, smoothed
@@ -72,6 +73,8 @@ class Finish:
         measured = self.measured(winner, network)
         best = Named(best.name, best.pipeline, {**best.figures, **measured}, self.tested(winner, network), best.number)
         deployed = self.deployed(best, winner, network)
+        rows = self.layer_rows(winner, network)
+        self.say_containers(rows, deployed, best.figures)
         ours = None
         if reference is not None:
             ours = Named(
@@ -97,7 +100,7 @@ class Finish:
             confirmation=confirmation,
             refused=refused,
             deployed=deployed,
-            layers=self.layer_rows(winner, network),
+            layers=rows,
             front=front,
             trials=records,
             notices=tuple(dict.fromkeys(self.notices)),
@@ -233,14 +236,19 @@ class Finish:
         """The winner's files, written unless they are there."""
         kept = self.study.recall(f"deployed:{_name(winner)}")
         if kept is not None and deployed_files(self.study.output, kept["artifact"]):
-            return Deployed(kept["artifact"], kept["check"], of_dict(kept["quality"]))
+            return Deployed(kept["artifact"], kept["check"], of_dict(kept["quality"]), kept.get("tensor_bytes"))
         self.observer.stage("writing the winner's files")
         deployed = deploy(self.problem, network(), winner, self.study.output)
         if not deployed.check.get("agrees", True):
             raise NascError(f"the exported file does not compute what the network does: {dict(deployed.check)}")
         self.study.remember(
             f"deployed:{_name(winner)}",
-            {"artifact": deployed.artifact, "check": dict(deployed.check), "quality": as_dict(deployed.quality)},
+            {
+                "artifact": deployed.artifact,
+                "check": dict(deployed.check),
+                "quality": as_dict(deployed.quality),
+                "tensor_bytes": deployed.tensor_bytes,
+            },
         )
         return deployed
 
@@ -265,10 +273,18 @@ class Finish:
         kept = self.study.recall(name)
         if kept is None:
             made = network()
-            rows = layer_rows(made.graph, self.problem.builder.graph, self.problem.judge.layers(made))
+            rows = layer_rows(
+                made.graph, self.problem.builder.graph, self.problem.judge.layers(made), self.problem.judge
+            )
             kept = [asdict(row) for row in rows]
             self.study.remember(name, kept)
         return tuple(LayerRow.of(row) for row in kept)
+
+    def say_containers(self, rows: Sequence[LayerRow], deployed: Deployed, figures: Figures) -> None:
+        """Say which layers take more bits on the target than they have, if any do."""
+        counted = figures["size"].value if "size" in figures else None
+        if said := containers(rows, deployed.check.get("float_layers", {}), deployed.tensor_bytes, counted):
+            self.say(said)
 
     def once(self, name: str, compute: Callable[[], Figures]) -> Figures:
         """Figures kept with the study, computed where they are not."""
@@ -330,7 +346,9 @@ class _Once:
         return self._made
 
 
-def layer_rows(graph: Graph, source: Graph, costs: Mapping[str, Mapping[str, float]]) -> tuple[LayerRow, ...]:
+def layer_rows(
+    graph: Graph, source: Graph, costs: Mapping[str, Mapping[str, float]], judge: Judge[Any]
+) -> tuple[LayerRow, ...]:
     """One row per layer of a graph."""
     before = {op.name: op for op in layers(source)}
     rows: list[LayerRow] = []
@@ -348,6 +366,8 @@ def layer_rows(graph: Graph, source: Graph, costs: Mapping[str, Mapping[str, flo
                 activations=str(graph.types[op.inputs[0]].format),
                 biases=None if bias is None else str(graph.types[bias].format),
                 costs=costs.get(op.name, {}),
+                weights_run=judge.supports(graph.types[weight].encoding, "weight").runs,
+                inputs_run=judge.supports(graph.types[op.inputs[0]].encoding, "activation").runs,
             )
         )
     return tuple(rows)

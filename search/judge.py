@@ -16,14 +16,16 @@ from torch import Tensor
 from ..compiler.data import Rows
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
-from ..ir import Graph, NascError, Op, format_named, structure_digest
+from ..ir import Encoding, Graph, NascError, Op, format_named, structure_digest
 from ..targets import Artifact, Session, Target, agree, check_placement
+from ..targets.base import Role, Support
 from ..targets.bench import Bench
 from ..targets.energy import Energy, Grade
 from ..targets.isolation.bench import IsolatedBench, IsolatedSession
 from ..targets.latency import Latency
 from ..targets.latency_model import OpWork, spent, work_of
 from ..targets.measure import Conditions, Measurement, energy_meter
+from ..targets.onnx.sizes import initializer_bytes
 from .artifacts import artifact_of
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
@@ -147,6 +149,10 @@ class TaskJudge:
             }
         return found
 
+    def supports(self, encoding: Encoding, role: Role) -> Support:
+        """See `Judge.supports`."""
+        return self.target.supports(encoding, role)
+
     def quality(self, network: Candidate, split: Split) -> Figures:
         """See `Judge.quality`."""
         return self.assess(runs(network.deployable), split, trained=network.trained)
@@ -263,7 +269,7 @@ class TaskJudge:
         figures: Figures = {}
         if "test" in self.splits:
             figures = self.assess(session_run(session, made), "test")
-        return Deployed(artifact.digest, check, figures)
+        return Deployed(artifact.digest, check, figures, initializer_bytes(artifact.model))
 
     def _samples(self, count: int) -> Sequence[Tensor]:
         data = self.task.data("validation")

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
-from ..ir import Graph, NascError
+from ..ir import Encoding, Graph, NascError
+from ..targets.base import Role, Support
 from ..targets.latency_model import OpWork
 from .figures import Figures, Metric
 from .sensitivity import Sensitivity
@@ -118,11 +119,13 @@ class Deployed:
         artifact: digest of the file's bytes.
         check: the comparison of the file's outputs with the network's: `agrees`, figures, number of samples.
         quality: by running the file itself: figures on the test samples.
+        tensor_bytes: of the tensors in the file and beside it; None: not known.
     """
 
     artifact: str
     check: Mapping[str, Any]
     quality: Figures = field(default_factory=dict[str, Any])
+    tensor_bytes: int | None = None
 
 
 class Judge(Protocol[JudgedT]):
@@ -149,6 +152,10 @@ class Judge(Protocol[JudgedT]):
 
     def layers(self, network: JudgedT) -> Mapping[str, Mapping[str, float]]:
         """Counted costs of each layer by its name: `macs`, `bit_operations`, `size` in bytes."""
+        ...
+
+    def supports(self, encoding: Encoding, role: Role) -> Support:
+        """How the target runs values of a format."""
         ...
 
     def quality(self, network: JudgedT, split: Split) -> Figures:

@@ -31,6 +31,8 @@ class LayerRow:
         activations: format of its input.
         biases: format of its bias; None where it has none.
         costs: counted: `macs`, `bit_operations`, `size`.
+        weights_run: how the target runs values of the weights' format, see `targets.base.Runs`; empty: not known.
+        inputs_run: the same of its input.
     """
 
     name: str
@@ -41,6 +43,8 @@ class LayerRow:
     activations: str
     biases: str | None
     costs: Mapping[str, float] = field(default_factory=dict[str, float])
+    weights_run: str = ""
+    inputs_run: str = ""
 
     @staticmethod
     def of(data: Mapping[str, Any]) -> LayerRow:

@@ -24,13 +24,15 @@ import torch
 from nasc.compiler.network import Network
 from nasc.compiler.pipeline import parse_pipeline
 from nasc.compiler.weights import Source, Store
-from nasc.ir import Graph, NascError, layers, operand, parse, text
+from nasc.ir import Encoding, Graph, NascError, layers, operand, parse, text
 from nasc.ir.axes import size
 from nasc.ir.files import write_text
 from nasc.search.config import configuration
 from nasc.search.figures import METRICS, Figure, Figures, Metric
 from nasc.search.protocols import Deployed, Problem, Report, Split
 from nasc.search.run import search
+from nasc.targets.base import Role, Support
+from nasc.targets.onnxruntime.formats import support
 
 GRAPH = """nasc 1
 graph @small(%x: f32[N, 16]) {
@@ -216,6 +218,9 @@ class SmallJudge:
             for name, (m, w, a) in bits(network.graph).items()
         }
 
+    def supports(self, encoding: Encoding, role: Role) -> Support:
+        return support("CPUExecutionProvider", encoding, role)
+
     def quality(self, network: Network, split: Split) -> Figures:
         if split == "test":
             self.tested.append(network.key)
@@ -251,7 +256,8 @@ class SmallJudge:
         write_text(path, content)
         figures = self.quality(network, "test") if "test" in self.splits else {}
         check: dict[str, Any] = {"agrees": True, "samples": 256, "largest_difference": 0.0}
-        return Deployed(hashlib.sha256(content.encode()).hexdigest(), check, figures)
+        stored = sum(m * (1 if w <= 8 else 4) for m, w, _ in bits(network.graph).values())
+        return Deployed(hashlib.sha256(content.encode()).hexdigest(), check, figures, stored)
 
 
 def problem(builder: SmallBuilder | None = None, judge: SmallJudge | None = None) -> Problem:

@@ -260,6 +260,23 @@ class NoIntegers(SmallJudge):
         return slower if any(w <= 8 for _, w, _ in bits(network.graph).values()) else found
 
 
+def test_what_runs_in_containers_is_said_once_and_in_each_layer(result: Result) -> None:
+    layers = read_manifest(result.folder / "best" / "manifest.json").layers
+    runs = {row["name"]: (row["weights_run"], row["inputs_run"]) for row in layers}
+    formats = {row["name"]: (row["weights"], row["activations"]) for row in layers}
+    for name, pair in formats.items():
+        assert runs[name] == tuple("native" if format in ("i8", "u8") else "container" for format in pair)
+    narrow = ", ".join(name for name, both in runs.items() if "container" in both)
+    assert narrow, "the winner has layers of fewer than 8 bits"
+    said = [text for text in result.notices if "8-bit containers" in text]
+    assert len(said) == 1
+    assert said[0].startswith(f"{narrow}: fewer than 8 bits run in 8-bit containers")
+    assert re.search(r"the file stores [\d.]+ kB of weights, [\d.]+ kB are counted$", said[0])
+    assert said[0] in result.summary()
+    assert said[0] in read_manifest(result.folder / "best" / "manifest.json").notices
+    assert "fewer than 8 bits run in 8-bit containers" in result.report().read_text()
+
+
 def test_where_8_bits_are_slower_it_is_said_what_helps(tmp_path: Path) -> None:
     found = run(tmp_path / "out", 4, judge=NoIntegers(overhead=None))
     assert any("`--only-faster` leaves those layers real" in text for text in found.notices)

@@ -12,6 +12,7 @@ from nasc.compiler.network import Network
 from nasc.ir import Encoding, NascError, Step, UsageError, parse_encoding
 from nasc.targets import static_cost, target_named
 from nasc.targets.onnx import EmissionError, emit
+from nasc.targets.onnx.sizes import initializer_bytes
 from support.graphs import graph_of
 from support.networks import inputs_of, network_of
 
@@ -106,6 +107,16 @@ def test_codes_of_four_bits_take_half_the_bytes() -> None:
     assert sizes["i8"] - sizes["i4"] == pytest.approx(256 * 128, abs=300)
     assert abs(sizes["i3"] - sizes["i4"]) < 8 and abs(sizes["binary"] - sizes["i4"]) < 8
     assert sizes["f16"] == pytest.approx(2 * 256 * 256, abs=600)
+
+
+@pytest.mark.parametrize("location", ["", "model.onnx.data"])
+def test_bytes_of_a_file_are_those_of_its_containers(location: str) -> None:
+    lines = "  %w: f32[256, 256] = weight\n  %y: f32[N, 256] = linear %x, %w"
+    for format, stored in (("i8", 1.0), ("i6", 1.0), ("i4", 0.5), ("i12", 2.0), ("f5e3m1", 4.0)):
+        network = quantized(lines, "%x: f32[N, 256]", f"quantize{{weights={format}, activations=u8}}")
+        artifact = CPU.emit(network.graph, network.weights, location=location)
+        found, steps = initializer_bytes(artifact.model), 8 * 256  # with zeros
+        assert stored * 256**2 <= found <= stored * 256**2 + steps, format
 
 
 def test_four_bits_in_a_file_still_run_on_integer_kernels() -> None:
