@@ -13,6 +13,7 @@ from ..compiler.execution import rounded, run
 from ..compiler.network import Network
 from ..ir import Graph, Op, Type
 from ..targets import Placement, Target
+from ..targets.onnx.showing import showing
 from ..targets.plan import INTEGER_KERNELS
 from .artifacts import artifact_of
 
@@ -128,31 +129,6 @@ def layerwise(
         run(graph, network.values, inputs, quantize=compare)
     same = integer_kernels(session.placement()) == integer_kernels(plain.placement())
     return LayerwiseAgreement(tuple(found), not same)
-
-
-def showing(deployed: Path, watched: Sequence[str]) -> tuple[bytes, str]:
-    """A deployed model that also returns quantized activations, last, as the numbers that its own steps make of them.
-
-    Args:
-        deployed: the file.
-        watched: names of the activations.
-
-    Returns:
-        The model, and the first activation that it does not have, or nothing.
-    """
-    import onnx
-
-    model = onnx.load(deployed)
-    makers = {name: node for node in model.graph.node for name in node.output}
-    for name in watched:
-        rounds = makers.get(f"{name}/wide", makers.get(name))
-        if rounds is None or rounds.op_type != "QuantizeLinear":
-            return b"", name
-        axis = {a.name: onnx.helper.get_attribute_value(a) for a in rounds.attribute if a.name == "axis"}
-        real = f"{name}/shown"
-        model.graph.node.append(onnx.helper.make_node("DequantizeLinear", [name, *rounds.input[1:]], [real], **axis))
-        model.graph.output.append(onnx.helper.make_tensor_value_info(real, onnx.TensorProto.FLOAT, None))
-    return model.SerializeToString(), ""
 
 
 def compared(op: Op, ours: Tensor, theirs: Tensor, place: str) -> ValueAgreement:

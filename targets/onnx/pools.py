@@ -81,19 +81,21 @@ def _pooled(
 def max_pool(writer: Writer, op: Op) -> None:
     """The largest value of each window; padding never wins.
 
-    Codes of up to 8 bits are pooled as they are. Wider ones, for which ONNX has no MaxPool, go through the numbers they
-    stand for, of which the largest is one of them, so nothing is rounded. ONNX Runtime takes no padding of the length
-    of the kernel, as dilated windows may ask for; that is padded before, with numbers that never win. It merges a Pad
-    with zeros into the pool, where they would never win (1.31.1); a maximum of one operand stands between them.
+    Integer codes of up to 8 bits are pooled as they are. Wider ones and 8-bit floats, for which ONNX has no MaxPool, go
+    through the numbers they stand for, of which the largest is one of them, so nothing is rounded. Around a pool of
+    8-bit floats stand maxima of one operand, or ONNX Runtime would pool the codes after all. It takes no padding of the
+    length of the kernel, as dilated windows may ask for; that is padded before, with numbers that never win. It merges
+    a Pad with zeros into the pool, where they would never win (1.31.1); a maximum of one operand stands between them.
     """
     rank, quantized = int(op.kind[-2]), op.type.quantized
     window = window_of(writer, op, rank)
     pads = window.pads
     overlong = any(pad >= k for pad, k in zip(pads, window.kernel * 2, strict=True))
-    numbers = quantized and (op.type.format.bits > 8 or overlong)
+    floats = quantized and op.type.format.is_float
+    numbers = quantized and (floats or op.type.format.bits > 8 or overlong)
     given = writer.real(op.inputs[0]) if numbers else writer.moved(op)
     before = writer.graph.producers.get(op.inputs[0])
-    if before is not None and before.kind == "pad" and not quantized:
+    if floats or (before is not None and before.kind == "pad" and not quantized):
         given = writer.node("Max", [given], f"{op.name}/input")
     if overlong:
         lead = (0,) * (writer.type(op.inputs[0]).rank - rank)
@@ -107,6 +109,8 @@ def max_pool(writer: Writer, op: Op) -> None:
     )  # fmt: skip
     if numbers:
         step, zero = step_and_zero(writer, op.name, op.type)
+        if floats:
+            result = writer.node("Max", [result], f"{op.name}/largest")
         writer.node("QuantizeLinear", [result, step, zero], op.name)
 
 

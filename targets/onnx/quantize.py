@@ -21,7 +21,8 @@ def quantize(writer: Writer, op: Op) -> None:
     Codes that are read to be quantized anew pass through a maximum of one operand, which copies them: ONNX Runtime
     makes one quantize with a step of its own choice of two that follow each other. So do clamps before floats of 8
     bits: it leaves out a ReLU whose quantize has the zero 0, as if these had no negative values. And so do max pools of
-    numbers: it moves a quantize before them, and pools codes slowly where no integer kernel gives them.
+    numbers: it moves a quantize before them, and pools codes slowly where no integer kernel gives them, and not at all
+    where they are floats.
     """
     type = op.type
     expressible(op)
@@ -30,7 +31,10 @@ def quantize(writer: Writer, op: Op) -> None:
     given = writer.real(op.inputs[0])
     before = writer.graph.producers.get(op.inputs[0])
     clamped = type.format.is_float and before is not None and before.kind in CLAMPS
-    pool = writer.style.round_behind_pools and pooled(writer, op.inputs[0])
+    if type.format.is_float:
+        pool = any(op.kind.startswith("max_pool") for op in moving(writer, op.inputs[0]))
+    else:
+        pool = writer.style.round_behind_pools and pooled(writer, op.inputs[0])
     if clamped or pool or source(writer.graph, op.inputs[0], writer.folded).step not in (None, type.step):
         given = writer.node("Max", [given], f"{op.name}/input")
     if type.format.is_float:
@@ -51,14 +55,21 @@ def quantize(writer: Writer, op: Op) -> None:
 
 def pooled(writer: Writer, name: str) -> bool:
     """Whether a value is a max pool of numbers, with nothing in codes before it that an integer kernel could merge."""
+    ops = moving(writer, name)
+    name = ops[-1].inputs[0] if ops else name
     op = writer.graph.producers.get(name)
-    pools = False
-    while op is not None and op.kind in (*CLAMPS, *MOVES):
-        pools = pools or op.kind.startswith("max_pool")
-        name = op.inputs[0]
-        op = writer.graph.producers.get(name)
     read = [name] if op is None else [n for n in op.inputs if not writer.is_stored(n)]
+    pools = any(op.kind.startswith("max_pool") for op in ops)
     return pools and not any(writer.type(n).quantized for n in (name, *read))
+
+
+def moving(writer: Writer, name: str) -> list[Op]:
+    """The clamps and the ops that move elements behind which a value lies, from the last to the first."""
+    found: list[Op] = []
+    while (op := writer.graph.producers.get(name)) is not None and op.kind in (*CLAMPS, *MOVES):
+        found.append(op)
+        name = op.inputs[0]
+    return found
 
 
 def expressible(op: Op) -> None:

@@ -12,11 +12,13 @@ from typing import Literal
 
 from ...ir import STORED, Graph, Op
 from ...ir.layers import layers, operand
+from ..base import Role
 from ..onnx.clamps import CLAMPS, MOVES, folded, narrow_codes
 from ..onnx.float8 import mixed, touches, unfit
 from ..onnx.lengths import unflattened
 from ..plan import LayerPlan, Need, Plan
 from .formats import NO_F8, NO_INTEGERS
+from .refusals import Supports, refused
 
 ISLANDS = ("add", "mul", "cat", "avg_pool1d", "avg_pool2d", "avg_pool3d", "adaptive_avg_pool1d", "adaptive_avg_pool2d",
            "adaptive_avg_pool3d", "leaky_relu", "sigmoid", "softmax")  # fmt: skip
@@ -28,13 +30,21 @@ bits or with several steps. `numbers`: none does. `both`: a quantize and somethi
 `clamped`: one clamp reads it and one op reads that."""
 
 
-def plan(graph: Graph) -> Plan:
-    """What the CPU provider will do with each layer of a graph, written by `nasc.targets.onnx`."""
+def plan(graph: Graph, supports: Supports | None = None) -> Plan:
+    """What the CPU provider will do with each layer of a graph, written by `nasc.targets.onnx`.
+
+    Args:
+        graph: the graph.
+        supports: how another provider with integer kernels runs formats: layers with operands that it does not take are
+            not expected on them.
+    """
     skipped = folded(graph)
     expected: list[LayerPlan] = []
     needs: list[Need] = []
     for layer in layers(graph):
         entry, missing = layer_plan(graph, layer, skipped)
+        if supports is not None and entry.integer and (why := operands_refused(graph, layer, supports)):
+            entry, missing = LayerPlan(layer.name, False, why), []
         expected.append(entry)
         needs += missing
     needs += islands(graph, skipped)
@@ -101,6 +111,16 @@ def operands_in_float(graph: Graph, layer: Op) -> str:
         return f"the zero of its weight %{weight} is not 0, integer kernels take symmetric ones"
     if not is_stored(graph, weight):
         return f"its weight %{weight} is computed, integer kernels take stored ones"
+    return ""
+
+
+def operands_refused(graph: Graph, layer: Op, supports: Supports) -> str:
+    """Why a provider does not take a layer's operands; empty: it does."""
+    roles: tuple[tuple[str, Role], ...] = ((layer.inputs[0], "activation"), (operand(layer, "weight") or "", "weight"))
+    for name, role in roles:
+        type = graph.types[name]
+        if why := refused(type, role, supports):
+            return f"its {'input' if role == 'activation' else role} %{name} is {type.encoding}: {why}"
     return ""
 
 

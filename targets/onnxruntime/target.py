@@ -27,10 +27,12 @@ from .floor import floor_model
 from .formats import f8_product, f8_support, support
 from .library import ort
 from .profiler import trace
+from .refusals import refuse_bf16, refuse_codes
 from .rules import plan, plan_on_cuda
 from .session import SESSION, OnnxRuntimeSession
 
 CUDA_PROVIDER = "CUDAExecutionProvider"
+TENSORRT_PROVIDER = "TensorrtExecutionProvider"
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ class OnnxRuntime:
     def plan(self, graph: Graph) -> Plan:
         """Which layers will run on integer kernels or as products of 8-bit floats, and what is missing where they will
         not."""
-        return plan_on_cuda(graph, self.float8_unused) if self.provider == CUDA_PROVIDER else plan(graph)
+        if self.provider == CUDA_PROVIDER:
+            return plan_on_cuda(graph, self.float8_unused)
+        return plan(graph, self.supports)
 
     def float8_unused(self, mixed: bool = False) -> str:
         """Why products of 8-bit floats are not used here; empty: they are. Tried once by running some.
@@ -119,8 +123,11 @@ class OnnxRuntime:
             opset: version of the operator set; None: the one that serves the graph best.
 
         Raises:
-            EmissionError: an op that cannot be written, or a step that is not known.
+            EmissionError: an op that cannot be written, or not for this provider, or a step that is not known.
         """
+        refuse_bf16(graph, self.supports)
+        if self.provider == TENSORRT_PROVIDER:
+            refuse_codes(graph, self.supports)
         external = External(location) if location else None
         style = self.written(graph)
         model = emit(graph, weights, opset=opset, metadata=metadata, style=style, external=external, foreign=foreign)
@@ -200,7 +207,7 @@ CUDA = OnnxRuntime(
 
 TENSORRT = OnnxRuntime(
     "onnxruntime:tensorrt",
-    "TensorrtExecutionProvider",
+    TENSORRT_PROVIDER,
     {"trt_int8_enable": "1", "trt_fp16_enable": "1"},
     styles.TENSORRT,
     lanes=32,

@@ -187,3 +187,94 @@ def test_a_last_block_may_be_short() -> None:
     graph = graph_of("  %w: f32[3, 40] = weight\n  %y: f32[N, 3] = linear %x, %w", inputs="%x: f32[N, 40]")
     cost = static_cost(network_of(graph).apply("quantize{weights=mxfp4}").graph)
     assert cost.weight_bits == 3 * (40 * 4 + 2 * 8)
+
+
+POOLED = """
+  %a.w: f32[24, 16, 3, 3] = weight
+  %a: f32[N, 24, 6, 6] = conv2d %x, %a.w at "cnn.py":3
+  %p: f32[N, 24, 3, 3] = max_pool2d %a {kernel_size=[2, 2], stride=[2, 2]} at "cnn.py":4
+  %b.w: f32[8, 24, 3, 3] = weight
+  %b: f32[N, 8, 1, 1] = conv2d %p, %b.w at "cnn.py":5
+"""
+RELU_BEHIND = POOLED.replace("conv2d %p,", "conv2d %r,").replace(
+    "  %b.w", "  %r: f32[N, 24, 3, 3] = relu %p\n  %b.w"
+)  # between the pool and what reads it in codes
+
+
+@pytest.mark.parametrize("weights", ["i8", "f8e4m3"])
+@pytest.mark.parametrize("format", ["f8e4m3", "f8e5m2"])
+@pytest.mark.parametrize("lines", [POOLED, RELU_BEHIND], ids=["plain", "relu"])
+def test_activations_in_eight_bit_floats_behind_a_max_pool(lines: str, format: str, weights: str) -> None:
+    network = quantized(lines, "%x: f32[N, 16, 8, 8]", f"quantize{{weights={weights}, activations={format}}}")
+    expected, found = both(network, batch=32)
+    wrong = np.abs(found - expected) > 1e-5 * np.abs(expected).max()
+    assert wrong.mean() < 0.02
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("format", ["f8e4m3", "f8e5m2"])
+def test_a_max_pool_of_eight_bit_floats_is_exact(format: str, padding: int) -> None:
+    count = 3 + padding
+    graph = graph_of(
+        f"""
+  %q: {format}<0.013>[N, 4, 6, 6] = quantize %x
+  %p: {format}<0.013>[N, 4, {count}, {count}] = max_pool2d %q {{kernel_size=[2, 2], stride=[2, 2], padding=[{padding}]}}
+  %y: f32[N, 4, {count}, {count}] = cast %p
+""",
+        inputs="%x: f32[N, 4, 6, 6]",
+    )
+    expected, found = both(network_of(graph))
+    np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("lines", "inputs", "place"), [
+    (MLP, "%x: f32[N, 64]", "mlp.py:3: error: linear %fc1"),
+    (POOLED, "%x: f32[N, 16, 8, 8]", "cnn.py:3: error: conv2d %a"),
+])  # fmt: skip
+def test_computing_in_bf16_is_refused_on_the_cpu_at_the_line(lines: str, inputs: str, place: str) -> None:
+    network = network_of(graph_of(lines, inputs=inputs)).apply("convert{to=bf16}")
+    with pytest.raises(EmissionError) as caught:
+        CPU.emit(network.graph, network.weights)
+    message = str(caught.value)
+    assert place in message
+    assert "it computes in bf16, and CPUExecutionProvider has no kernels for bf16\n  Convert to f32 or f16" in message
+    assert target_named("onnxruntime:cuda").emit(network.graph, network.weights).size_bytes
+
+
+def test_bf16_that_is_only_stored_or_rounded_to_is_not_refused() -> None:
+    stored = quantized(MLP, "%x: f32[N, 64]", "quantize{weights=bf16}")
+    passes = "convert{to=bf16} | quantize{weights=i8, activations=u8} | place"
+    rounded = quantized(POOLED, "%x: f32[N, 16, 8, 8]", passes).apply("legalize")
+    for network in (stored, rounded):
+        CPU.load(CPU.emit(network.graph, network.weights))
+
+
+@pytest.mark.parametrize(("options", "place", "remedy"), [
+    ("weights=i8, activations=u8", "quantize %x.q: it is u8<", "`quantize{activations=i8}`"),
+    ("weights=i8, activations=f8e4m3", "quantize %x.q: it is f8e4m3<", "place{target=onnxruntime:tensorrt}"),
+    ("weights=f8e4m3, activations=i8", "weight %fc1.w: it is f8e4m3<", "`quantize{weights=i8}`"),
+    ("weights=u4, activations=i8", "weight %fc1.w: it is u4<", "`quantize{weights=i8}`"),
+    ("weights=i4<block 16>, activations=i8", "weight %fc1.w: it is i4<", "`quantize{weights=i8}`"),
+])  # fmt: skip
+def test_what_tensorrt_does_not_take_is_refused_and_not_planned(options: str, place: str, remedy: str) -> None:
+    tensorrt = target_named("onnxruntime:tensorrt")
+    network = quantized(MLP, "%x: f32[N, 64]", f"quantize{{{options}}}").apply("legalize")
+    with pytest.raises(EmissionError) as caught:
+        tensorrt.emit(network.graph, network.weights)
+    assert place in str(caught.value) and remedy in str(caught.value)
+    assert not any(layer.integer for layer in tensorrt.plan(network.graph).layers)
+
+
+def test_tensorrt_takes_what_the_refusals_advise() -> None:
+    tensorrt = target_named("onnxruntime:tensorrt")
+    passes = "quantize{weights=i8, activations=u8} | place{target=onnxruntime:tensorrt}"
+    for found in (passes, "quantize{weights=i8, activations=i8}"):
+        network = quantized(MLP, "%x: f32[N, 64]", found).apply("legalize")
+        assert tensorrt.emit(network.graph, network.weights).size_bytes
+        assert all(layer.integer for layer in tensorrt.plan(network.graph).layers)
+
+
+def test_quantized_inputs_that_tensorrt_does_not_take_are_refused() -> None:
+    graph = graph_of("  %y: f32[N, 8] = cast %x", inputs="%x: u8<0.5, 133>[N, 8]")
+    with pytest.raises(NascError, match=r"the input %x is u8<2\^-1, 133>: TensorRT takes signed integers"):
+        target_named("onnxruntime:tensorrt").emit(graph, network_of(graph).weights)

@@ -13,6 +13,7 @@ import pytest
 from nasc.ir import NascError, UsageError, parse_encoding
 from nasc.targets import Session, TargetError, agree, target_named, targets
 from nasc.targets.base import Role, Runs
+from nasc.targets.onnx import emit
 from nasc.targets.onnxruntime.device import compute_capability, missing_device
 from nasc.targets.onnxruntime.session import OnnxRuntimeSession
 
@@ -263,7 +264,7 @@ def test_formats_that_are_refused_are_refused_by_the_runtime_too() -> None:
         }}"""
         graph = graph_of(text)
         with pytest.raises(TargetError, match="refuses"):
-            CPU.load(CPU.emit(graph, random_weights(graph)))
+            CPU.load(emit(graph, random_weights(graph)).SerializeToString())
 
 
 def test_agreement_measures_difference_noise_and_classes() -> None:

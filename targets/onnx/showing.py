@@ -1,0 +1,31 @@
+"""A deployed file that shows what it computes inside."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx
+
+
+def showing(deployed: Path, watched: Sequence[str]) -> tuple[bytes, str]:
+    """A deployed model that also returns quantized activations, last, as the numbers that its own steps make of them.
+
+    Args:
+        deployed: the file.
+        watched: names of the activations.
+
+    Returns:
+        The model, and the first activation that it does not have, or nothing.
+    """
+    model = onnx.load(deployed)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    for name in watched:
+        rounds = makers.get(f"{name}/wide", makers.get(name))
+        if rounds is None or rounds.op_type != "QuantizeLinear":
+            return b"", name
+        axis = {a.name: onnx.helper.get_attribute_value(a) for a in rounds.attribute if a.name == "axis"}
+        real = f"{name}/shown"
+        model.graph.node.append(onnx.helper.make_node("DequantizeLinear", [name, *rounds.input[1:]], [real], **axis))
+        model.graph.output.append(onnx.helper.make_tensor_value_info(real, onnx.TensorProto.FLOAT, None))
+    return model.SerializeToString(), ""
