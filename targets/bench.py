@@ -16,7 +16,6 @@ from .device_profile import DeviceProfile, kept_profile
 from .energy import EnergyMeter
 from .energy.estimate import EnergyEstimator, EnergyPrices, work_of_kernels
 from .inputs import Filled, filled, own_lengths
-from .inputs import example_arrays as example_arrays
 from .latency import LatencyMeter
 from .lock import device_lock
 from .measure import Conditions, Measurement, asked, energy_meter, gpu_of, on_gpu
