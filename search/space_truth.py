@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from ..ir import Graph, parse_encoding
+from ..ir import Format, Graph, parse_encoding
+from ..ir.formats import F8E4M3, F8E5M2
 from ..targets.truth import Truth
 from .space import FORMAT_PARTS, Knob, Space
 
 TABLE_BITS = (4, 8, 16)
-"""Bits of the formats that the table holds; a format counts as the next larger one."""
+"""Bits of the integers that the table holds; a format counts as the next larger one."""
+FLOATS = (F8E4M3, F8E5M2)
+"""Floats of 8 bits, which count as the first of them."""
 
 
 def suspects(space: Space) -> bool:
-    """Whether the space offers formats of more than 8 bits, for which integer kernels are rare."""
-    return any(_bits(knob, choice) > 8 for knob in space.knobs if knob.part in FORMAT_PARTS for choice in knob.choices)
+    """Whether the space offers integers of more than 8 bits, or 8-bit floats, for which kernels are rare."""
+    offered = (_format(knob, c) for knob in space.knobs if knob.part in FORMAT_PARTS for c in knob.choices)
+    return any(format.bits > 8 if format.is_int else format in FLOATS for format in offered)
 
 
 def latency_counts(objectives: Sequence[str]) -> bool:
@@ -45,15 +49,18 @@ def without_slow(space: Space, graph: Graph, truth: Truth) -> Space:
     return replace(space, knobs=tuple(knobs), left_out=tuple(left_out)) if left_out else space
 
 
-def _bits(knob: Knob, choice: str) -> int:
-    format = parse_encoding(choice, knob.name).format
-    return format.bits if format.is_int else 0
+def _format(knob: Knob, choice: str) -> Format:
+    return parse_encoding(choice, knob.name).format
 
 
 def _slow(truth: Truth, knob: Knob, kind: str, choice: str) -> bool:
-    bits = next((b for b in TABLE_BITS if _bits(knob, choice) <= b), 0)
-    if not _bits(knob, choice) or not bits:
-        return False
+    """Whether the format that stands in the table for a choice is slower for an op, as weights or as inputs."""
+    format = _format(knob, choice)
+    if format.is_int:
+        bits = next((b for b in TABLE_BITS if format.bits <= b), None)
+        weights, activations = f"i{bits}", f"u{bits}"
+    else:
+        weights = activations = F8E4M3.name if format in FLOATS else format.name
     if knob.part == "weights":
-        return truth.only_slower(kind, weights=f"i{bits}")
-    return knob.part == "activations" and truth.only_slower(kind, activations=f"u{bits}")
+        return truth.only_slower(kind, weights=weights)
+    return knob.part == "activations" and truth.only_slower(kind, activations=activations)

@@ -68,7 +68,7 @@ class DeviceProfile:
         device: the device's name.
         runtime: the runtime and its version.
         threads: threads within one op.
-        peaks: multiply-additions per second by format: `f32`, `i8`, `f16`.
+        peaks: multiply-additions per second by format: `f32`, and `i8`, `f16`, `f8` where their kernels run.
         levels: caches from the smallest, then the memory.
         call_s: what a call costs before any node.
         node_s: what each node costs before any work.

@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 
 from ..ir import Graph, NascError, parse
@@ -26,12 +27,14 @@ from .provenance import processor
 from .series import Run
 from .statistics import judge, paired_ratio
 
-VERSION = 2
+VERSION = 3
 """Of the file; a table of another version is timed anew."""
 ROUNDS, BLOCK_S = 15, 0.001
 """How often all formats of an op take turns, and for how long at least each time."""
 CONFIDENCE, MARGIN = 0.95, 0.1
 """Of the verdicts: formats differ by factors, so that a tenth is the same."""
+REAL = ("f32", "f16", "bf16")
+"""Formats without a step."""
 LAYERS = 3
 """How many equal layers stand behind each other, so that the first rounding does not count too much."""
 
@@ -66,8 +69,14 @@ SHAPES = (
     Shape("conv2d", "1 x 1", 1, (64, 14, 14), (64, 64, 1, 1)),
     Shape("conv2d", "depthwise", 1, (96, 14, 14), (96, 1, 3, 3), " {padding=[1, 1], groups=96}"),
 )
-FORMATS = (("i8", "u8"), ("i4", "u4"), ("i8", "f32"), ("i4", "f32"), ("i16", "u16"), ("i8", "u16"), ("i16", "f32"))
+FORMATS = (
+    ("i8", "u8"), ("i4", "u4"), ("i8", "f32"), ("i4", "f32"), ("i16", "u16"), ("i8", "u16"), ("i16", "f32"),
+    ("f16", "f16"), ("f16", "f32"), ("f8e4m3", "f8e4m3"), ("f8e4m3", "f32"),
+)  # fmt: skip
 """Formats of weights and of the layers' inputs that are timed against `f32`."""
+
+
+DTYPES = {"f32": np.float32, "f16": np.float16, "f8e4m3": ml_dtypes.float8_e4m3fn}
 
 
 @dataclass(frozen=True)
@@ -190,19 +199,22 @@ def in_turns(runs: Mapping[str, Run], rounds: int, clock: Callable[[], float]) -
 def network(shape: Shape, weights: str, activations: str) -> Graph:
     """Some equal layers with ReLU behind each other, as `legalize` leaves them."""
     axes = f"[N, {', '.join(map(str, shape.axes))}]"
-    codes = activations != "f32"
-    per_output = weights != "f32"
+    codes = activations not in REAL
+    real = "f32" if codes else activations
+    type = weights if weights in REAL else f"{weights}<per 0>"
     lines = [f"graph @probe(%x: f32{axes}) {{"]
     value = "x"
+    if real != "f32":
+        lines.append(f"  %x.real: {real}{axes} = cast %x")
+        value = "x.real"
     for i in range(LAYERS):
         if codes:
             zero = ", 128" if i == 0 and activations == "u8" else ""
             lines.append(f"  %q{i}: {activations}<0.03{zero}>{axes} = quantize %{value}")
             value = f"q{i}"
-        type = f"{weights}<per 0>" if per_output else weights
         lines.append(f"  %w{i}: {type}[{', '.join(map(str, shape.weight))}] = weight")
-        lines.append(f"  %y{i}: f32{axes} = {shape.op} %{value}, %w{i}{shape.attributes}")
-        lines.append(f"  %r{i}: f32{axes} = relu %y{i}")
+        lines.append(f"  %y{i}: {real}{axes} = {shape.op} %{value}, %w{i}{shape.attributes}")
+        lines.append(f"  %r{i}: {real}{axes} = relu %y{i}")
         value = f"r{i}"
     if codes:
         lines.append(f"  %out: {activations}<0.03>{axes} = quantize %{value}")
@@ -222,7 +234,8 @@ class Numbers:
         shape = tuple(size(axis, self._graph.sizes) for axis in type.axes)
         random = np.random.default_rng(len(name))
         if type.format.is_float:
-            return random.normal(0, 1 / np.sqrt(np.prod(shape[1:])), shape).astype(np.float32)
+            scale = 1.0 if type.quantized else 1 / np.sqrt(np.prod(shape[1:]))
+            return random.normal(0, scale, shape).astype(DTYPES[type.format.name])
         dtype = np.int8 if type.format.bits <= 8 else np.int16
         return random.integers(-type.format.high, type.format.high, shape, endpoint=True).astype(dtype)
 
@@ -230,7 +243,8 @@ class Numbers:
         """Steps for which results stay of the size of inputs."""
         type = self._graph.types[name]
         lengths = [size(axis, self._graph.sizes) for axis in type.axes]
-        return np.full(lengths[0], 1.7 / (type.format.high * float(np.sqrt(np.prod(lengths[1:])))), np.float32)
+        spread = 1.0 if type.format.is_float else type.format.high / 1.7
+        return np.full(lengths[0], 1 / (spread * float(np.sqrt(np.prod(lengths[1:])))), np.float32)
 
     def zeros(self, name: str) -> Any:
         """A probe's weights are symmetric."""

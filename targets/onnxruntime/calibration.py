@@ -21,6 +21,7 @@ from ..device_profile import DeviceProfile, Level
 from ..host import Load, ThisHost
 from ..inputs import example_arrays
 from ..lock import device_lock
+from ..onnx.elements import element
 from ..provenance import processor
 from .floor import floor_model
 from .library import ort
@@ -33,12 +34,20 @@ graph @product(%x: {given}[N, {n}]) {{
   %y: f32[N, {n}] = linear %{read}, %w
   return %y
 }}"""
+PRODUCTS_F8 = 8
+"""Products that read the same codes, so that rounding to them does not count."""
 CONVOLUTION = """nasc 1
 graph @convolution(%x: f32[N, {c}, 28, 28]) {{
 {quantize}  %w: {stored}[{c}, {c}, 3, 3] = weight
   %y: f32[N, {c}, 28, 28] = conv2d %{read}, %w {{padding=[1, 1]}}
 {requantize}  return %{result}
 }}"""
+NARROW = {
+    "i8": Encoding(format_named("i8"), Step.per(0, known=True)),
+    "f16": Encoding(format_named("f16"), None),
+    "f8": Encoding(format_named("f8e4m3"), Step.of(2.0**-5)),
+}
+"""Formats whose peaks are measured where their kernels run, and the weights that show it."""
 CHAIN = 8
 """Nodes of the network that moves bytes."""
 CALLS_S = 0.25
@@ -63,8 +72,8 @@ def calibrate(target: Any, provider: Provider, threads: int) -> DeviceProfile:
         before = host.counters()
         call_s, node_s = overheads(provider, threads)
         peaks = {"f32": peak(target, provider, threads, "f32")}
-        for format, step in (("i8", Step.per(0, known=True)), ("f16", None)):
-            if target.supports(Encoding(format_named(format), step), "weight").runs == "native":
+        for format, stored in NARROW.items():
+            if target.supports(stored, "weight").runs == "native":
                 peaks[format] = peak(target, provider, threads, format)
         levels = tuple(bandwidths(target, provider, threads))
         load = Load.between(before, host.counters())
@@ -123,14 +132,18 @@ def best_s(run: Callable[[], object], *, repeat: int = 1, budget_s: float = CALL
 
 
 def peak(target: Any, provider: Provider, threads: int, format: str) -> float:
-    """Multiply-additions per second in a format: the better of a matrix product and a convolution.
+    """Multiply-additions per second in a format: the better of a matrix product and a convolution, which 8-bit floats
+    have none of.
 
     They are large enough to keep a device busy for far longer than a call costs: 0.1 billion multiply-additions for one
     thread of a processor, 60 billion for a GPU.
     """
     found: list[float] = []
     n, c, images = (512, 128, 1) if provider[0] == "CPUExecutionProvider" else (4096, 512, 32)
-    for text, batch in ((product_text(n, format), n), (convolution_text(c, format), images)):
+    experiments = [(product_text(n, format), n)]
+    if format != "f8":
+        experiments.append((convolution_text(c, format), images))
+    for text, batch in experiments:
         graph = parse(text)
         model = target.emit(graph, Filled(graph))
         found.append(kernel_rate(model, provider, batch, threads))
@@ -150,7 +163,14 @@ def kernel_rate(model: Any, provider: Provider, batch: int, threads: int) -> flo
 
 
 def product_text(n: int, format: str) -> str:
-    """A matrix product of n x n weights."""
+    """A matrix product of n x n weights; of 8-bit floats several."""
+    if format == "f8":
+        lines = [f"  %q: f8e4m3<2^-5>[N, {n}] = quantize %x"]
+        for i in range(PRODUCTS_F8):
+            lines.append(f"  %w{i}: f8e4m3<2^-5>[{n}, {n}] = weight")
+            lines.append(f"  %y{i}: f32[N, {n}] = linear %q, %w{i}")
+        results = ", ".join(f"%y{i}" for i in range(PRODUCTS_F8))
+        return "\n".join(["nasc 1", f"graph @product(%x: f32[N, {n}]) {{", *lines, f"  return {results}", "}"])
     if format != "i8":
         return PRODUCT.format(given="f32" if format == "f32" else format, stored=format, n=n, quantize="", read="x")
     quantize = f"  %q: u8<2^-6, 128>[N, {n}] = quantize %x\n"
@@ -183,9 +203,9 @@ class Filled:
         """A tensor's numbers or codes."""
         type = self._graph.types[name]
         shape = tuple(size(axis, self._graph.sizes) for axis in type.axes)
-        if type.quantized:
+        if type.format.is_int:
             return self._random.integers(-127, 128, shape).astype(np.int8)
-        return (self._random.standard_normal(shape) / 16).astype({"f16": np.float16}.get(type.format.name, np.float32))
+        return (self._random.standard_normal(shape) / 16).astype(element(type.format)[1])
 
     def steps(self, name: str) -> Any:
         """A tensor's steps."""

@@ -18,7 +18,14 @@ TRUTH = Truth(
     "onnxruntime:cpu",
     "a device",
     "a runtime",
-    (row("i8", "u8", "FASTER"), row("i4", "u4", "FASTER"), row("i16", "u16", "SLOWER"), row("i8", "u16", "SLOWER")),
+    (
+        row("i8", "u8", "FASTER"),
+        row("i4", "u4", "FASTER"),
+        row("i16", "u16", "SLOWER"),
+        row("i8", "u16", "SLOWER"),
+        row("f8e4m3", "f8e4m3", "SLOWER"),
+        row("f8e4m3", "f32", "SAME"),
+    ),
 )
 GRAPH = ZOO["mlp"]
 
@@ -32,6 +39,14 @@ def test_wide_formats_are_left_out_and_named() -> None:
     assert len(found.left_out) == 2
     assert "is not offered i12: slower than f32 for linear on a device with a runtime" in found.left_out[0]
     assert found.digest != space.digest
+
+
+def test_slow_inputs_of_8_bit_floats_are_left_out_and_weights_kept() -> None:
+    space = build_space(GRAPH, [parse_rule("linear: weights=[i8, f8e5m2], activations=[u8, f8e4m3, f8e5m2]")])
+    assert suspects(space)
+    found = without_slow(space, GRAPH, TRUTH)
+    assert {k.part: k.choices for k in found.knobs} == {"weights": ("f8e5m2", "i8"), "activations": ("u8",)}
+    assert "is not offered f8e4m3, f8e5m2: slower than f32 for linear" in found.left_out[0]
 
 
 def test_a_knob_of_slow_formats_alone_keeps_them_for_their_size() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from nasc.ir import UsageError
+from nasc.ir import UsageError, parse
 from nasc.targets import TargetError, target_named
 from nasc.targets.cover import Cover, FileNode
 from nasc.targets.device_profile import (
@@ -21,7 +21,16 @@ from nasc.targets.device_profile import (
     kept_profile,
     profile_path,
 )
-from nasc.targets.onnxruntime.calibration import best_s, cache_sizes, monotone, overheads
+from nasc.targets.onnxruntime.calibration import (
+    PRODUCTS_F8,
+    Filled,
+    best_s,
+    cache_sizes,
+    convolution_text,
+    monotone,
+    overheads,
+    product_text,
+)
 from nasc.targets.onnxruntime.profiler import file_of
 from nasc.targets.onnxruntime.work import computes_in, macs, tensor
 from nasc.targets.profile import COLUMNS, KernelProfile, NetworkProfile, joined, kernels_of, profile_model, row
@@ -319,3 +328,16 @@ def test_the_end_of_blocks_counts_for_the_convolution_that_has_taken_the_relu_in
     found = kernels_of(CPU.trace(CPU.emit(graph, random_weights(graph)), budget_s=0.05))
     assert [k.layer for k in found if k.kernel == "ReorderOutput"] == ["a"]
     assert {k.layer for k in found} == {"a", "s"}
+
+
+@pytest.mark.parametrize("format", ["f32", "f16", "i8", "f8"])
+def test_what_peaks_are_measured_on_does_the_work_that_is_counted(format: str) -> None:
+    """On this processor some compute in float, which changes the kernels and not the multiply-additions."""
+    products = PRODUCTS_F8 if format == "f8" else 1
+    experiments = [(product_text(32, format), 4, 4 * 32 * 32 * products)]
+    if format != "f8":
+        experiments.append((convolution_text(16, format), 1, 28 * 28 * 16 * 16 * 9))
+    for text, batch, counted in experiments:
+        graph = parse(text)
+        traced = CPU.trace(CPU.emit(graph, Filled(graph)), batch=batch, budget_s=0)
+        assert sum(n.macs for n in traced.nodes) == counted
