@@ -79,7 +79,8 @@ def float8_linear(writer: Writer, op: Op) -> None:
     two reshapes where the input is no matrix.
 
     The sum is linear in the steps of outputs, so that they may as well come behind it. The op's own bias has other
-    shapes from version to version of the runtime.
+    shapes from version to version of the runtime. A scale of the result, even of 1, must not be given: cuBLAS takes one
+    for results of 8 bits only and refuses every product with it.
     """
     given, weight = op.inputs[:2]
     step = writer.type(weight).step
@@ -93,8 +94,7 @@ def float8_linear(writer: Writer, op: Op) -> None:
         assert shape is not None
         codes = writer.node("Reshape", [codes, writer.integers((-1, writer.lengths(weight)[1]))], f"{op.name}/rows")
         behind.append(("Reshape", writer.integers(shape), ""))
-    one = writer.number(1.0)
-    scales = [_step(writer, given), one if several else _step(writer, weight), one]
+    scales = [_step(writer, given), writer.number(1.0) if several else _step(writer, weight)]
     inputs = [codes, writer.value(weight), "", *scales]
     result = writer.node(GEMM, inputs, f"{op.name}/product" if behind else op.name, transB=1, dtype=FLOAT)
     writer.proto.node[-1].domain = MICROSOFT

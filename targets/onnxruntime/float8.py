@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from textwrap import shorten
 from typing import Any, Protocol
 
 import numpy as np
@@ -31,6 +32,8 @@ products, so that these are off by 2^-8 of it at most; with another layout or sc
 SINGLE = (("f8e4m3", "f8e4m3"),)
 MIXED = (("f8e4m3", "f8e5m2"), ("f8e5m2", "f8e4m3"))
 """Formats of inputs and weights."""
+SHOWN = 400
+"""Characters of the runtime's message."""
 INPUT_STEP, WEIGHT_STEP = 0.25, 0.375
 """Different ones, that a scale which is not used shows."""
 
@@ -85,7 +88,8 @@ def _probed(load: Callable[[bytes], Runs], inputs: str, weights: str) -> str:
         session = load(model)
         found = [session.run([numbers.rows(rows)]) for rows in ROWS]
     except Exception as error:  # the runtime's own errors have no base in common; whatever happens is a reason
-        return f"the runtime fails: {str(error).strip().splitlines()[0] if str(error) else type(error).__name__}"
+        said = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return f"the runtime fails: {shorten(said, SHOWN, placeholder=' ...')}"
     for rows, results in zip(ROWS, found, strict=True):
         for name, result in zip(graph.outputs, results, strict=True):
             worst = numbers.error(name, rows, result)

@@ -95,6 +95,13 @@ def test_a_device_that_fails_is_not_either(error: Exception) -> None:
     assert why == f"f8e4m3 x f8e5m2: the runtime fails: {'no algorithm' if error.args else 'KeyError'}"
 
 
+def test_long_messages_are_cut() -> None:
+    def load(model: bytes) -> Any:
+        raise TargetError("no algorithm " * 100)
+
+    assert len(probe(load)) < 450
+
+
 def test_formats_are_tried_apart() -> None:
     """A runtime that fails on mixtures alone, as 1.17 did, still multiplies what is of one format."""
 
