@@ -83,6 +83,7 @@ def load_network(
     input: str | Sequence[str] | None = None,
     weights: str | Path | None = None,
     arguments: Mapping[str, Any] | Sequence[str] | None = None,
+    outputs: Sequence[str | Path] = (),
     tell: Callable[[str], None] | None = None,
 ) -> Network:
     """A network of any form that `load_task` takes; a `.nasc` file may be quantized.
@@ -92,24 +93,27 @@ def load_network(
         input: shape and type of the example inputs as text: `1x3x224x224`, `2x24:i64`; several with commas.
         weights: a checkpoint for the model.
         arguments: keyword arguments of what makes the model.
+        outputs: where networks will be saved; refused before lowering where that would replace the model's checkpoint.
         tell: called with a sentence where weights are untrained: the file names a checkpoint that is not there, and no
             `compile` or `sensitivity` has trained one yet.
 
     Raises:
-        UsageError: there is no such file, or it is no model.
+        UsageError: there is no such file, or it is no model; an output is no place for a network.
         NascError: the model cannot be lowered.
     """
+    from .compiler.files import check_places
     from .compiler.network import Network
 
     path = Path(source)
-    if path.suffix == ".nasc" and input is None and weights is None and not arguments:
-        return Network.load(path)
-    if path.suffix == ".onnx" and input is None and weights is None and not arguments:
-        return read_onnx(path)
+    if path.suffix in (".nasc", ".onnx") and input is None and weights is None and not arguments:
+        check_places(outputs)
+        return Network.load(path) if path.suffix == ".nasc" else read_onnx(path)
     from .compiler.frontend.lower import lower_task
     from .compiler.training import with_kept_weights
 
-    task = with_kept_weights(load_task(source, input=input, weights=weights, arguments=arguments))
+    task = load_task(source, input=input, weights=weights, arguments=arguments)
+    check_places(outputs, task.checkpoint, task.source)
+    task = with_kept_weights(task)
     if task.untrained and tell is not None:
         tell(f"{source}: its checkpoint {task.checkpoint} is not there yet: weights are untrained")
     return lower_task(task)
@@ -448,10 +452,12 @@ def search_task(
         UsageError: what was asked for makes no sense; nothing was computed.
         NascError: the model cannot be lowered, or the search cannot go on.
     """
+    from .compiler.files import check_places
     from .compiler.frontend.lower import lower_task
     from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
     from .search.judge import TaskJudge, keep_measurements
+    from .search.output import network_path
     from .search.probing import task_sensitivity
     from .search.protocols import Problem
     from .search.run import search
@@ -460,6 +466,7 @@ def search_task(
 
     target = target_named(settings.target)
     task = load_task(model) if isinstance(model, str | Path) else model
+    check_places([network_path(output)], task.checkpoint, task.source)
     if task.untrained:
         seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
         task = trained_checkpoint(seeded, progress=progress).task

@@ -122,7 +122,11 @@ class Network:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write `path` (text) and `path` with the suffix `.safetensors` (tensors), each atomically."""
+        """Write `path` (text) and `path` with the suffix `.safetensors` (tensors), each atomically.
+
+        Raises:
+            UsageError: the place cannot be written to, or holds tensors that no network wrote, such as a checkpoint.
+        """
         from .files import save
 
         save(self, Path(path))
