@@ -55,7 +55,7 @@ def _check_place(path: Path, checkpoint: Path | None, owner: str) -> None:
     if checkpoint is not None and beside.resolve() == checkpoint.resolve():
         found = f"{beside}, the checkpoint of {owner} ({checkpoint})"
         raise UsageError(f"{path}: error: its tensors would be written to {found}", mend=mend)
-    if beside.exists() and not _written_here(beside):
+    if beside.exists() and not path.exists() and not _written_here(beside):
         raise UsageError(f"{path}: error: its tensors would replace {beside}, which is no network's", mend=mend)
 
 
