@@ -195,7 +195,8 @@ def read_option(owner: str, key: str, text: str, hint: Any) -> Any:
         try:
             return parse_encoding(text, f"{owner}: {key}")
         except ParseError as error:
-            raise UsageError(error.message) from None
+            mend = f"Write {owner}{{{key}=i8}}, or another format of docs/formats.md."
+            raise UsageError(error.message, mend=mend) from None
     if hint is bool:
         if text not in ("true", "false"):
             raise UsageError(f"{owner}: {key} must be true or false; found {text!r}")
