@@ -10,6 +10,8 @@ from .api import load_task, versions
 from .ir import NascError, UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .compiler.dumps import Dumps
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
@@ -41,6 +43,7 @@ def rewrite(
     dump: Path | Dumps | None = None,
     output: Path | None = None,
     reproducer: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Trace:
     """Apply a pipeline and keep a record.
 
@@ -52,6 +55,7 @@ def rewrite(
         dump: which networks to write down; a folder: the source network and the one after every pass.
         output: where the result will be saved; refused before any pass runs where that would replace a checkpoint.
         reproducer: where to write what a failing pass was given, so that it runs again on its own.
+        tell: called with a sentence where a pass leaves out what one might expect of it.
 
     Raises:
         UsageError: the text is no pipeline; an output is no place for a network.
@@ -74,7 +78,7 @@ def rewrite(
         dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
 
     dumps.take(0, "source", "lowering", network.graph, changed=False)
-    context = _context(data, seed, [path for path in (output, reproducer) if path is not None])
+    context = _context(data, seed, [path for path in (output, reproducer) if path is not None], tell)
     try:
         result = pipeline.run(network, context, observe=observe)
     except UsageError:
@@ -107,7 +111,12 @@ def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, 
 
 
 def rewrite_again(
-    path: Path, *, data: str | Data = None, dump: Path | Dumps | None = None, output: Path | None = None
+    path: Path,
+    *,
+    data: str | Data = None,
+    dump: Path | Dumps | None = None,
+    output: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Trace:
     """Run what a reproducer holds.
 
@@ -116,6 +125,7 @@ def rewrite_again(
         data: takes the place of the data that it names.
         dump: see `rewrite`.
         output: see `rewrite`.
+        tell: see `rewrite`.
 
     Raises:
         UsageError: it is no reproducer, or its data were given from Python and are not given now.
@@ -127,10 +137,10 @@ def rewrite_again(
     if held.data == PYTHON and data is None:
         raise UsageError(f"{path}: its data were given from Python", mend="Name them: --data model.py")
     data = data if data is not None else held.data
-    return rewrite(held.network, held.pipeline, data=data, seed=held.seed, dump=dump, output=output)
+    return rewrite(held.network, held.pipeline, data=data, seed=held.seed, dump=dump, output=output, tell=tell)
 
 
-def _context(data: str | Data, seed: int, outputs: list[Path]) -> Context:
+def _context(data: str | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None) -> Context:
     """What passes may look at; data from a model file, whose checkpoint no output may replace.
 
     Raises:
@@ -142,9 +152,9 @@ def _context(data: str | Data, seed: int, outputs: list[Path]) -> Context:
     if isinstance(data, str):
         task = load_task(data)
         check_places(outputs, task.checkpoint, task.source)
-        return Context.of(lambda: _batches(task), seed=seed)
+        return Context.of(lambda: _batches(task), seed=seed, tell=tell)
     check_places(outputs)
-    return Context.of(data, seed=seed)
+    return Context.of(data, seed=seed, tell=tell)
 
 
 def _batches(task: Any) -> Any:
