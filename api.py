@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from .search.survey import Survey
     from .search.verify import Check
     from .targets.artifact import Artifact
+    from .targets.base import Target
     from .targets.inputs import InputShape
     from .targets.measure import Measurement
     from .targets.profile import NetworkProfile
@@ -204,7 +205,6 @@ def measure(
     """
     from .targets import target_named
     from .targets.measure import Conditions, energy_meter, measure_model, names
-    from .targets.model_file import model_file
 
     chosen = target_named(target)
     conditions = Conditions(
@@ -221,24 +221,33 @@ def measure(
     if "energy" in conditions.metrics:
         energy_meter(chosen, meter)
 
-    def ready(source: object) -> Artifact | Path:
-        if isinstance(source, str | Path):
-            return model_file(source)
-        from .compiler.network import Network
-        from .search.artifacts import artifact_of
-
-        if not isinstance(source, Network):
-            found = type(source).__name__
-            raise UsageError(f"measure takes an ONNX file or a network; found {found}", mend=TO_NETWORK)
-        return artifact_of(chosen, source)
-
     return measure_model(
         chosen,
-        ready(model),
-        baseline=None if baseline is None else ready(baseline),
+        _ready(model, chosen, "measure"),
+        baseline=None if baseline is None else _ready(baseline, chosen, "measure"),
         conditions=conditions,
         isolate=isolate,
     )
+
+
+def _ready(source: object, target: Target, asker: str) -> Artifact | Path:
+    """What a target can load: an ONNX file, or a network written for it.
+
+    Raises:
+        UsageError: a missing file, or something else than either.
+        NascError: the network cannot be written.
+    """
+    from .targets.model_file import model_file
+
+    if isinstance(source, str | Path):
+        return model_file(source, asker)
+    from .compiler.network import Network
+    from .search.artifacts import artifact_of
+
+    if not isinstance(source, Network):
+        found = type(source).__name__
+        raise UsageError(f"{asker} takes an ONNX file or a network; found {found}", mend=TO_NETWORK)
+    return artifact_of(target, source)
 
 
 def _shapes(inputs: str | Sequence[str]) -> tuple[InputShape, ...]:
@@ -291,7 +300,7 @@ def profile(
         tell: called with a sentence before the device is calibrated.
 
     Raises:
-        UsageError: a missing file, an unknown target, a batch or a number of threads below 1, no budget.
+        UsageError: a missing file or none of ONNX, an unknown target, a batch or number of threads below 1, no budget.
         TargetError: the runtime refuses the model.
         WorkerError: the process of its own crashed, hung, or ran out of memory.
     """
@@ -311,14 +320,7 @@ def profile(
         memory_limit_bytes=memory_limit_bytes,
         inputs=() if not inputs else _shapes(inputs),
     )
-    if isinstance(model, str | Path):
-        if not Path(model).exists():
-            raise UsageError(f"{model}: error: there is no such file")
-        ready = Path(model)
-    else:
-        from .search.artifacts import artifact_of
-
-        ready = artifact_of(chosen, model)
+    ready = _ready(model, chosen, "profile")
     if bounds and tell is not None and kept_profile(chosen, threads) is None:
         tell(f"calibrating {chosen.name} with {threads} thread(s), once: about 20 seconds")
     device = device_profile(chosen, threads) if bounds else None
