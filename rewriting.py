@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .api import load_task, versions
+from .api import versions
 from .ir import NascError, UsageError
+from .loading import load_task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
