@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import compile, export, load_network, load_task, lower, measure, profile, sensitivity, space, verify
+    from .api import compile, export, measure, profile, sensitivity, space, verify
     from .compiler.frontend.model_values import make_task
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import PassError
     from .compiler.pipeline import Pipeline, parse_pipeline
     from .ir import Graph, NascError, UsageError
+    from .loading import load_network, load_task, lower
     from .search.run import Result
     from .targets.energy import EnergyMeter
     from .targets.latency import LatencyMeter
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 _HOME = {
     "compile": ".api",
     "export": ".api",
-    "load_network": ".api",
-    "load_task": ".api",
-    "lower": ".api",
+    "load_network": ".loading",
+    "load_task": ".loading",
+    "lower": ".loading",
     "measure": ".api",
     "profile": ".api",
     "sensitivity": ".api",

@@ -1,4 +1,4 @@
-"""The functions behind `nasc.*` and the command line."""
+"""The functions behind `nasc.*` and the command line; what makes networks and tasks stands in `loading`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ir import UsageError
+from .loading import load_network as load_network
+from .loading import load_task as load_task
+from .loading import load_task_again
+from .loading import lower as lower
+from .loading import read_onnx as read_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from torch import nn
-    from torch.export import ExportedProgram
 
     from .compiler.frontend.task import Task
     from .compiler.network import Network
@@ -26,93 +30,12 @@ if TYPE_CHECKING:
     from .search.survey import Survey
     from .search.verify import Check
     from .targets.artifact import Artifact
+    from .targets.base import Target
     from .targets.inputs import InputShape
     from .targets.measure import Measurement
     from .targets.profile import NetworkProfile
 
 TO_NETWORK = "Write bytes to a file; make a network of a module: nasc.lower(module, example_inputs)."
-
-
-def lower(
-    model: nn.Module | ExportedProgram | str | Path, example_inputs: Any = None, *, name: str | None = None
-) -> Network:
-    """Lower a PyTorch module to a network: a typed graph with symbolic widths, and its weights.
-
-    Args:
-        model: the module (its evaluation mode is lowered, its own mode is left as it is), a program of
-            `torch.export.export`, or whatever `load_network` takes.
-        example_inputs: a tensor, a tuple of positional inputs, or a dict of keyword inputs; axis 0 is the batch. An
-            exported program has its own.
-        name: the graph's name, by default made of the class's.
-
-    Raises:
-        UsageError: there are no example inputs, or they are not tensors.
-        NascError: torch.export refuses the model, or the lowered graph does not compute what the module does.
-    """
-    from .compiler.frontend.modules import lower_given
-
-    if isinstance(model, str | Path):
-        if example_inputs is not None or name is not None:
-            raise UsageError("lower: a file has its own inputs and name", mend="Write load_network(path, input=…).")
-        return load_network(model)
-    return lower_given(model, example_inputs, name)
-
-
-def read_onnx(source: str | Path | bytes, *, name: str | None = None) -> Network:
-    """A network from an ONNX model: the ops that nasc writes, and what other exporters write with them.
-
-    Args:
-        source: a file, with the tensors that may lie beside it, or a model's bytes.
-        name: the graph's name, by default what the model calls it.
-
-    Raises:
-        UsageError: there is no such file, or it is no ONNX model.
-        NascError: it holds something that nasc cannot read; the message names the node and its type.
-    """
-    from .compiler.arrays import network_from
-    from .targets.onnx.reader import read
-
-    found = read(source, name=name)
-    place = "model" if isinstance(source, bytes) else str(source)
-    return network_from(found.graph, found.arrays, found.steps, found.zeros, place)
-
-
-def load_network(
-    source: str | Path,
-    *,
-    input: str | Sequence[str] | None = None,
-    weights: str | Path | None = None,
-    arguments: Mapping[str, Any] | Sequence[str] | None = None,
-    tell: Callable[[str], None] | None = None,
-) -> Network:
-    """A network of any form that `load_task` takes; a `.nasc` file may be quantized.
-
-    Args:
-        source: what to load.
-        input: shape and type of the example inputs as text: `1x3x224x224`, `2x24:i64`; several with commas.
-        weights: a checkpoint for the model.
-        arguments: keyword arguments of what makes the model.
-        tell: called with a sentence where weights are untrained: the file names a checkpoint that is not there, and no
-            `compile` or `sensitivity` has trained one yet.
-
-    Raises:
-        UsageError: there is no such file, or it is no model.
-        NascError: the model cannot be lowered.
-    """
-    from .compiler.network import Network
-
-    path = Path(source)
-    if path.suffix == ".nasc" and input is None and weights is None and not arguments:
-        return Network.load(path)
-    if path.suffix == ".onnx" and input is None and weights is None and not arguments:
-        return read_onnx(path)
-    from .compiler.frontend.lower import lower_task
-    from .compiler.training import with_kept_weights
-
-    task = with_kept_weights(load_task(source, input=input, weights=weights, arguments=arguments))
-    if task.untrained and tell is not None:
-        tell(f"{source}: its checkpoint {task.checkpoint} is not there yet: weights are untrained")
-    return lower_task(task)
 
 
 def space(network: Network, settings: Settings | None = None) -> Survey:
@@ -200,7 +123,6 @@ def measure(
     """
     from .targets import target_named
     from .targets.measure import Conditions, energy_meter, measure_model, names
-    from .targets.model_file import model_file
 
     chosen = target_named(target)
     conditions = Conditions(
@@ -217,24 +139,33 @@ def measure(
     if "energy" in conditions.metrics:
         energy_meter(chosen, meter)
 
-    def ready(source: object) -> Artifact | Path:
-        if isinstance(source, str | Path):
-            return model_file(source)
-        from .compiler.network import Network
-        from .search.artifacts import artifact_of
-
-        if not isinstance(source, Network):
-            found = type(source).__name__
-            raise UsageError(f"measure takes an ONNX file or a network; found {found}", mend=TO_NETWORK)
-        return artifact_of(chosen, source)
-
     return measure_model(
         chosen,
-        ready(model),
-        baseline=None if baseline is None else ready(baseline),
+        _ready(model, chosen, "measure"),
+        baseline=None if baseline is None else _ready(baseline, chosen, "measure"),
         conditions=conditions,
         isolate=isolate,
     )
+
+
+def _ready(source: object, target: Target, asker: str) -> Artifact | Path:
+    """What a target can load: an ONNX file, or a network written for it.
+
+    Raises:
+        UsageError: a missing file, or something else than either.
+        NascError: the network cannot be written.
+    """
+    from .targets.model_file import model_file
+
+    if isinstance(source, str | Path):
+        return model_file(source, asker)
+    from .compiler.network import Network
+    from .search.artifacts import artifact_of
+
+    if not isinstance(source, Network):
+        found = type(source).__name__
+        raise UsageError(f"{asker} takes an ONNX file or a network; found {found}", mend=TO_NETWORK)
+    return artifact_of(target, source)
 
 
 def _shapes(inputs: str | Sequence[str]) -> tuple[InputShape, ...]:
@@ -287,7 +218,7 @@ def profile(
         tell: called with a sentence before the device is calibrated.
 
     Raises:
-        UsageError: a missing file, an unknown target, a batch or a number of threads below 1, no budget.
+        UsageError: a missing file or none of ONNX, an unknown target, a batch or number of threads below 1, no budget.
         TargetError: the runtime refuses the model.
         WorkerError: the process of its own crashed, hung, or ran out of memory.
     """
@@ -307,58 +238,12 @@ def profile(
         memory_limit_bytes=memory_limit_bytes,
         inputs=() if not inputs else _shapes(inputs),
     )
-    if isinstance(model, str | Path):
-        if not Path(model).exists():
-            raise UsageError(f"{model}: error: there is no such file")
-        ready = Path(model)
-    else:
-        from .search.artifacts import artifact_of
-
-        ready = artifact_of(chosen, model)
+    ready = _ready(model, chosen, "profile")
     if bounds and tell is not None and kept_profile(chosen, threads) is None:
         tell(f"calibrating {chosen.name} with {threads} thread(s), once: about 20 seconds")
     device = device_profile(chosen, threads) if bounds else None
     with IsolatedBench(chosen, memory_limit_bytes, work="profiling") if isolate else Bench(chosen) as bench:
         return bench.network_profile(ready, conditions, device)
-
-
-def load_task(
-    source: str | Path,
-    *,
-    input: str | Sequence[str] | None = None,
-    weights: str | Path | None = None,
-    arguments: Mapping[str, Any] | Sequence[str] | None = None,
-) -> Task:
-    """Load a model file, or another form of a model. A model file is Python code and runs as code.
-
-    Args:
-        source: a model file, `package.module:attribute`, `timm:NAME`, `model.pt2` of `torch.export.save`, or
-            `model.onnx`, `model.nasc`.
-        input: shape and type of random example inputs as text, in place of the source's own: `1x3x224x224`,
-            `2x24:i64:0..999`; several with commas, by keyword as `tokens=2x24:i64`.
-        weights: a checkpoint whose tensors take the place of the model's.
-        arguments: keyword arguments of the function or class that makes the model, by name or as `NAME=VALUE`.
-
-    Raises:
-        UsageError: there is no such file, or it does not define what it must.
-        NascError: the file raised an error.
-    """
-    from .compiler.frontend.given import Given
-    from .compiler.frontend.model_file import load_task as load
-
-    return load(source, given=Given.of(input, weights, arguments), readers={".onnx": read_onnx})
-
-
-def load_task_again(source: str, words: Sequence[str]) -> Task:
-    """The task that a manifest names: its source and what the command line said beside it.
-
-    Raises:
-        NascError: see `load_task`.
-    """
-    from .compiler.frontend.given import Given
-    from .compiler.frontend.model_file import load_task as load
-
-    return load(source, given=Given.of_words(words), readers={".onnx": read_onnx})
 
 
 def compile(
@@ -448,10 +333,12 @@ def search_task(
         UsageError: what was asked for makes no sense; nothing was computed.
         NascError: the model cannot be lowered, or the search cannot go on.
     """
+    from .compiler.files import check_places
     from .compiler.frontend.lower import lower_task
     from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
     from .search.judge import TaskJudge, keep_measurements
+    from .search.output import network_path
     from .search.probing import task_sensitivity
     from .search.protocols import Problem
     from .search.run import search
@@ -460,6 +347,7 @@ def search_task(
 
     target = target_named(settings.target)
     task = load_task(model) if isinstance(model, str | Path) else model
+    check_places([network_path(output)], task.checkpoint, task.source)
     if task.untrained:
         seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
         task = trained_checkpoint(seeded, progress=progress).task

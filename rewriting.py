@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .api import load_task, versions
+from .api import versions
 from .ir import NascError, UsageError
+from .loading import load_task
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from .compiler.dumps import Dumps
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
@@ -39,7 +42,9 @@ def rewrite(
     data: str | Data = None,
     seed: int = 0,
     dump: Path | Dumps | None = None,
+    output: Path | None = None,
     reproducer: Path | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Trace:
     """Apply a pipeline and keep a record.
 
@@ -49,10 +54,12 @@ def rewrite(
         data: calibration inputs, or the path of a model file that names them.
         seed: for passes that draw at random.
         dump: which networks to write down; a folder: the source network and the one after every pass.
+        output: where the result will be saved; refused before any pass runs where that would replace a checkpoint.
         reproducer: where to write what a failing pass was given, so that it runs again on its own.
+        tell: called with a sentence where a pass leaves out what one might expect of it.
 
     Raises:
-        UsageError: the text is no pipeline.
+        UsageError: the text is no pipeline; an output is no place for a network.
         PassError: a pass refuses the network.
         NascError: a pass fails in a way it should not.
     """
@@ -72,8 +79,9 @@ def rewrite(
         dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
 
     dumps.take(0, "source", "lowering", network.graph, changed=False)
+    context = _context(data, seed, [path for path in (output, reproducer) if path is not None], tell)
     try:
-        result = pipeline.run(network, _context(data, seed), observe=observe)
+        result = pipeline.run(network, context, observe=observe)
     except UsageError:
         raise
     except Exception as error:  # a pass that fails in any way is worth a reproducer
@@ -103,13 +111,22 @@ def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, 
         error.add_note(f"wrote {path}: `nasc opt {path} --run-reproducer` runs it again")
 
 
-def rewrite_again(path: Path, *, data: str | Data = None, dump: Path | Dumps | None = None) -> Trace:
+def rewrite_again(
+    path: Path,
+    *,
+    data: str | Data = None,
+    dump: Path | Dumps | None = None,
+    output: Path | None = None,
+    tell: Callable[[str], None] | None = None,
+) -> Trace:
     """Run what a reproducer holds.
 
     Args:
         path: the file that a failing pass left.
         data: takes the place of the data that it names.
         dump: see `rewrite`.
+        output: see `rewrite`.
+        tell: see `rewrite`.
 
     Raises:
         UsageError: it is no reproducer, or its data were given from Python and are not given now.
@@ -120,16 +137,25 @@ def rewrite_again(path: Path, *, data: str | Data = None, dump: Path | Dumps | N
     held = Reproducer.load(path)
     if held.data == PYTHON and data is None:
         raise UsageError(f"{path}: its data were given from Python", mend="Name them: --data model.py")
-    return rewrite(held.network, held.pipeline, data=data if data is not None else held.data, seed=held.seed, dump=dump)
+    data = data if data is not None else held.data
+    return rewrite(held.network, held.pipeline, data=data, seed=held.seed, dump=dump, output=output, tell=tell)
 
 
-def _context(data: str | Data, seed: int) -> Context:
+def _context(data: str | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None) -> Context:
+    """What passes may look at; data from a model file, whose checkpoint no output may replace.
+
+    Raises:
+        UsageError: there is no such model file, or an output is no place for a network.
+    """
+    from .compiler.files import check_places
     from .compiler.passes import Context
 
     if isinstance(data, str):
         task = load_task(data)
-        return Context.of(lambda: _batches(task), seed=seed)
-    return Context.of(data, seed=seed)
+        check_places(outputs, task.checkpoint, task.source)
+        return Context.of(lambda: _batches(task), seed=seed, tell=tell)
+    check_places(outputs)
+    return Context.of(data, seed=seed, tell=tell)
 
 
 def _batches(task: Any) -> Any:

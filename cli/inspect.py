@@ -25,7 +25,8 @@ def lower(
     """Lower a PyTorch model to the IR and print it."""
     from .. import api
 
-    network = api.load_network(model, input=input, weights=weights, arguments=arg, tell=note)
+    outputs = [] if output is None else [output]
+    network = api.load_network(model, input=input, weights=weights, arguments=arg, outputs=outputs, tell=note)
     if output is None:
         print_text(str(network.graph))
     else:

@@ -65,11 +65,21 @@ def opt(
     if run_reproducer:
         if passes:
             raise UsageError("--run-reproducer has its own pipeline", mend="Leave --passes out.")
-        trace = rewriting.rewrite_again(Path(model), data=data, dump=dumps)
+        trace = rewriting.rewrite_again(Path(model), data=data, dump=dumps, output=output, tell=note)
     else:
-        network = api.load_network(model, input=input, weights=weights, arguments=arg, tell=note)
+        outputs = [reproducer] if output is None else [output, reproducer]
+        network = api.load_network(model, input=input, weights=weights, arguments=arg, outputs=outputs, tell=note)
         own = model if model.endswith(".py") else None
-        trace = rewriting.rewrite(network, passes, data=data or own, seed=seed, dump=dumps, reproducer=reproducer)
+        trace = rewriting.rewrite(
+            network,
+            passes,
+            data=data or own,
+            seed=seed,
+            dump=dumps,
+            output=output,
+            reproducer=reproducer,
+            tell=note,
+        )
     if output is None:
         print_text(str(trace.network.graph))
     else:

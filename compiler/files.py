@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -24,18 +25,56 @@ STEPS = ".steps"
 """Suffix of the entry that holds a tensor's steps."""
 ZEROS = ".zeros"
 """Suffix of the entry that holds the zeros beside the steps."""
+DIGEST = "nasc"
+"""Entry of the metadata of the tensors' file: the digest of the graph that they belong to."""
 REAL = ".real"
 """Suffix of the entry that holds the real numbers of a value whose step is not known yet."""
+
+
+def check_places(paths: Iterable[str | Path], checkpoint: Path | None = None, owner: str = "") -> None:
+    """Refuse places for networks, before anything is computed for them.
+
+    Args:
+        paths: where networks would be written.
+        checkpoint: the weights of the model that they come from: tensors there would be taken for trained ones.
+        owner: the model, for the message.
+
+    Raises:
+        UsageError: a path does not end in `.nasc`, or the tensors beside it would take the checkpoint's place, or
+            that of a file which no network wrote.
+    """
+    for path in paths:
+        _check_place(Path(path), checkpoint, owner)
+
+
+def _check_place(path: Path, checkpoint: Path | None, owner: str) -> None:
+    if path.suffix != TEXT:
+        raise UsageError(f"{path}: error: a network's file is called NAME{TEXT}", mend=f"Write {path.stem}{TEXT}.")
+    beside = path.with_suffix(TENSORS)
+    mend = "Choose another name for the output (-o)."
+    if checkpoint is not None and beside.resolve() == checkpoint.resolve():
+        found = f"{beside}, the checkpoint of {owner} ({checkpoint})"
+        raise UsageError(f"{path}: error: its tensors would be written to {found}", mend=mend)
+    if beside.exists() and not path.exists() and not _written_here(beside):
+        raise UsageError(f"{path}: error: its tensors would replace {beside}, which is no network's", mend=mend)
+
+
+def _written_here(path: Path) -> bool:
+    """Whether `save` wrote a file of tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return DIGEST in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
 
 
 def save(network: Network, path: Path) -> None:
     """Write a network as `path` and its tensors beside it, each atomically.
 
     Raises:
-        UsageError: the folder cannot be written to, or the path does not end in `.nasc`.
+        UsageError: the folder cannot be written to, or `check_places` refuses the path.
     """
-    if path.suffix != TEXT:
-        raise UsageError(f"{path}: error: a network's file is called NAME{TEXT}", mend=f"Write {path.stem}{TEXT}.")
+    check_places([path])
     tensors: dict[str, Tensor] = {}
     for op in network.graph.stored:
         recipe = network.weights.recipe(op.name)
@@ -50,7 +89,7 @@ def save(network: Network, path: Path) -> None:
         apart = tensor.detach().cpu().contiguous()
         tensors[name] = apart.clone() if apart.untyped_storage().data_ptr() in held else apart
         held.add(tensors[name].untyped_storage().data_ptr())
-    digest = {"nasc": graph_digest(network.graph)}
+    digest = {DIGEST: graph_digest(network.graph)}
     write_atomically(path.with_suffix(TENSORS), lambda p: save_file(tensors, p, metadata=digest))
     write_text(path, str(network.graph))
 

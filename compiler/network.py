@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -83,13 +83,21 @@ class Network:
             outputs = run(self.graph, self.values, inputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def apply(self, pipeline: str | Pipeline, *, data: Data = None, seed: int = 0) -> Network:
+    def apply(
+        self,
+        pipeline: str | Pipeline,
+        *,
+        data: Data = None,
+        seed: int = 0,
+        tell: Callable[[str], None] | None = None,
+    ) -> Network:
         """Rewrite the network by a pipeline of passes.
 
         Args:
             pipeline: passes as text, `resize{stem=24} | quantize{layers=*, weights=i4}`, or parsed.
             data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them.
             seed: for passes that draw at random.
+            tell: called with a sentence where a pass leaves out what one might expect of it.
 
         Raises:
             UsageError: the text is no pipeline, or names something that is not there.
@@ -99,7 +107,7 @@ class Network:
         from .pipeline import parse_pipeline
 
         parsed = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-        return parsed.run(self, Context.of(data, seed=seed))
+        return parsed.run(self, Context.of(data, seed=seed, tell=tell))
 
     def module(self, *, learn_steps: bool = True) -> nn.Module:
         """The network as a trainable module; quantizers are simulated with straight-through gradients.
@@ -122,7 +130,11 @@ class Network:
         return self
 
     def save(self, path: str | Path) -> None:
-        """Write `path` (text) and `path` with the suffix `.safetensors` (tensors), each atomically."""
+        """Write `path` (text) and `path` with the suffix `.safetensors` (tensors), each atomically.
+
+        Raises:
+            UsageError: the place cannot be written to, or holds tensors that no network wrote, such as a checkpoint.
+        """
         from .files import save
 
         save(self, Path(path))

@@ -83,6 +83,11 @@ def metadata(problem: Problem, network: Any, record: Record, version: str) -> di
     }
 
 
+def network_path(output: Path) -> Path:
+    """Where the winner's network is written; its tensors lie beside it."""
+    return output / BEST / NETWORK
+
+
 def deploy(problem: Problem, network: Any, record: Record, output: Path) -> Deployed:
     """Write the winner's network and its file for the target.
 
@@ -91,7 +96,7 @@ def deploy(problem: Problem, network: Any, record: Record, output: Path) -> Depl
     """
     folder = output / BEST
     folder.mkdir(parents=True, exist_ok=True)
-    problem.builder.save(network, folder / NETWORK)
+    problem.builder.save(network, network_path(output))
     return problem.judge.deploy(network, folder / MODEL, metadata(problem, network, record, nasc_version()))
 
 

@@ -72,7 +72,7 @@ class Space:
         after: passes behind formats.
         blocks: the residual branches that may go.
         carriers: the layers that each width is a length of: it goes with the last of them.
-        left_out: what was not offered, and why, as sentences.
+        left_out: what was not offered, and why, as sentences: one for all knobs that are without the same formats.
     """
 
     knobs: tuple[Knob, ...]

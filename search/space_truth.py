@@ -14,6 +14,8 @@ TABLE_BITS = (4, 8, 16)
 """Bits of the integers that the table holds; a format counts as the next larger one."""
 FLOATS = (F8E4M3, F8E5M2)
 """Floats of 8 bits, which count as the first of them."""
+NAMED = 3
+"""Knobs that a sentence names; it counts the others."""
 
 
 def suspects(space: Space) -> bool:
@@ -30,23 +32,32 @@ def latency_counts(objectives: Sequence[str]) -> bool:
 def without_slow(space: Space, graph: Graph, truth: Truth) -> Space:
     """The space without formats that are slower than `f32` for every layer of a knob, wherever they were timed.
 
-    A knob that would be left with nothing but `f32` keeps what it has: then few bits are wanted for their size.
+    A knob that would be left with nothing but `f32` keeps what it has: then few bits are wanted for their size. Knobs
+    that are without the same formats for the same reason are told of in one sentence.
     """
     knobs: list[Knob] = []
-    left_out: list[str] = []
+    without: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for knob in space.knobs:
         kinds = sorted({graph.producers[name].kind for name in knob.targets if knob.part in FORMAT_PARTS})
-        slow = [c for c in knob.choices if kinds and all(_slow(truth, knob, kind, c) for kind in kinds)]
+        slow = tuple(c for c in knob.choices if kinds and all(_slow(truth, knob, kind, c) for kind in kinds))
         kept = tuple(c for c in knob.choices if c not in slow)
         if not slow or all(c == "f32" for c in kept):
             knobs.append(knob)
             continue
         knobs.append(replace(knob, choices=kept))
-        left_out.append(
-            f"{knob.name} is not offered {', '.join(slow)}: slower than f32 for {', '.join(kinds)} on {truth.device}"
-            f" with {truth.runtime} (`nasc targets --probe`)"
-        )
-    return replace(space, knobs=tuple(knobs), left_out=tuple(left_out)) if left_out else space
+        without.setdefault((slow, tuple(kinds)), []).append(knob.name)
+    if not without:
+        return space
+    told = tuple(_told(names, slow, kinds, truth) for (slow, kinds), names in without.items())
+    return replace(space, knobs=tuple(knobs), left_out=told)
+
+
+def _told(names: Sequence[str], slow: Sequence[str], kinds: Sequence[str], truth: Truth) -> str:
+    """One sentence for all knobs that are without some formats."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    who = f"{', '.join(names[:NAMED])}{more} {'is' if len(names) == 1 else 'are'}"
+    why = f"slower than f32 for {', '.join(kinds)} on {truth.device} with {truth.runtime}"
+    return f"{who} not offered {', '.join(slow)}: {why} (`nasc targets --probe`)"
 
 
 def _format(knob: Knob, choice: str) -> Format:

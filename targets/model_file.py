@@ -1,4 +1,4 @@
-"""The file that somebody names to be measured: an ONNX model, or an error that says what it is."""
+"""The file that somebody names to be measured or profiled: an ONNX model, or an error that says what it is."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from ..ir.errors import UsageError
 
 MENDS = {
-    ".nasc": "From Python: nasc.export(nasc.load_network({source!r}), 'net.onnx'), or nasc.measure of the network.",
+    ".nasc": "From Python: nasc.export(nasc.load_network({source!r}), 'net.onnx'), or nasc.{asker} of the network.",
     ".py": "`nasc compile` writes ONNX; from Python: nasc.export(nasc.load_network({source!r}), 'net.onnx').",
     ".pt2": "From Python: nasc.export(nasc.load_network({source!r}), 'net.onnx').",
     ".safetensors": "Name the network that these weights belong to, as an ONNX file.",
@@ -20,8 +20,12 @@ ORT_FORMAT = b"ORTM"
 """Stands at byte 4 of ONNX Runtime's own format, which it loads as well."""
 
 
-def model_file(source: str | Path) -> Path:
+def model_file(source: str | Path, asker: str) -> Path:
     """An ONNX file, as far as can be told without running anything.
+
+    Args:
+        source: what was named.
+        asker: who takes it, for messages: `measure`, `profile`.
 
     Raises:
         UsageError: there is no such file, or it is something else.
@@ -33,10 +37,10 @@ def model_file(source: str | Path) -> Path:
     if not path.exists():
         raise UsageError(f"{source}: error: there is no such file")
     if not path.is_file():
-        raise UsageError(f"{source}: error: measure takes ONNX files; found a folder", mend="Name the file in it.")
+        raise UsageError(f"{source}: error: {asker} takes ONNX files; found a folder", mend="Name the file in it.")
     if path.suffix in MENDS:
-        mend = MENDS[path.suffix].format(source=str(source))
-        raise UsageError(f"{source}: error: measure takes ONNX files; found a {path.suffix} file", mend=mend)
+        mend = MENDS[path.suffix].format(source=str(source), asker=asker)
+        raise UsageError(f"{source}: error: {asker} takes ONNX files; found a {path.suffix} file", mend=mend)
     with path.open("rb") as stream:
         if stream.read(8)[4:] == ORT_FORMAT:
             return path
@@ -45,5 +49,5 @@ def model_file(source: str | Path) -> Path:
     except (DecodeError, ValueError):
         model = onnx.ModelProto()
     if not model.HasField("graph"):
-        raise UsageError(f"{source}: error: measure takes ONNX files; found no ONNX model in this one", mend=EXPORT)
+        raise UsageError(f"{source}: error: {asker} takes ONNX files; found no ONNX model in this one", mend=EXPORT)
     return path

@@ -36,25 +36,32 @@ class Context:
         data: gives batches of inputs, one tuple of tensors each; None where the user gave no data.
         seed: for passes that draw at random.
         memo: lets passes keep what depends on the source network and the data only, from candidate to candidate.
+        tell: called with a sentence where a pass leaves out what one might expect of it.
     """
 
     data: Callable[[], Iterable[Batch]] | None = None
     seed: int = 0
     memo: dict[Any, Any] = field(default_factory=dict[Any, Any], compare=False, repr=False)
+    tell: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
-    def of(data: Data, seed: int = 0) -> Context:
+    def of(data: Data, seed: int = 0, tell: Callable[[str], None] | None = None) -> Context:
         """A context from whatever a caller has: one tensor, batches, or a function that gives batches."""
         if data is None:
-            return Context(seed=seed)
+            return Context(seed=seed, tell=tell)
         if isinstance(data, Tensor):
-            return Context(data=lambda: [(data,)], seed=seed)
+            return Context(data=lambda: [(data,)], seed=seed, tell=tell)
 
         def batches() -> Iterable[Batch]:
             for batch in data() if callable(data) else data:
                 yield (batch,) if isinstance(batch, Tensor) else tuple(batch)
 
-        return Context(data=batches, seed=seed)
+        return Context(data=batches, seed=seed, tell=tell)
+
+    def say(self, sentence: str) -> None:
+        """Tell the user, if anybody listens."""
+        if self.tell is not None:
+            self.tell(sentence)
 
     def samples(self, count: int, asker: str) -> list[Batch]:
         """Whole batches, cut so that they hold `count` samples together, or all there are.
@@ -195,7 +202,8 @@ def read_option(owner: str, key: str, text: str, hint: Any) -> Any:
         try:
             return parse_encoding(text, f"{owner}: {key}")
         except ParseError as error:
-            raise UsageError(error.message) from None
+            mend = f"Write {owner}{{{key}=i8}}, or another format of docs/formats.md."
+            raise UsageError(error.message, mend=mend) from None
     if hint is bool:
         if text not in ("true", "false"):
             raise UsageError(f"{owner}: {key} must be true or false; found {text!r}")

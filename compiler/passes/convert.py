@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from ...ir import SPECS, STORED, Encoding, Format, Graph, Op, Type, fresh_name, rebuilt, rewired
+from ...ir import SPECS, STORED, Encoding, Format, Graph, Op, Type, UsageError, fresh_name, rebuilt, rewired
 from ...ir.formats import BF16, F16, F32
 from ..network import Network
 from ..weights import stored_as
@@ -14,6 +14,7 @@ from .quantize import Quantize
 
 COMPUTED = (F32, F16, BF16)
 """The formats that all ops compute in."""
+TAKES = "Write f16 or bf16 for all ops, or a format that layers read, such as i8, f8e4m3 or mxfp4."
 
 
 @register("convert")
@@ -31,14 +32,26 @@ class Convert(Pass):
         to: the format.
 
     Raises:
-        UsageError: the format is one that weights cannot have.
+        UsageError: the format is none of these, or one that weights or inputs cannot have.
     """
 
     to: Encoding
 
     def __post_init__(self) -> None:
-        if self.to.format not in COMPUTED:
+        format = self.to.format
+        if format in COMPUTED:
+            return
+        if not format.takes_step or format.bits > 16:
+            raise UsageError(
+                f"convert: to must be f32, f16, bf16, or a format of 16 bits or fewer; found {self.to}", mend=TAKES
+            )
+        try:
             Quantize(weights=self.to, activations=self.to)
+        except UsageError as error:
+            reason = error.message.removeprefix("quantize: ")
+            raise UsageError(
+                f"convert: to must suit weights and inputs alike: {reason}", mend=error.mend or TAKES
+            ) from None
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""

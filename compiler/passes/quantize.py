@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -14,6 +15,7 @@ from ...ir import (
     Type,
     UsageError,
     chosen_layers,
+    format_named,
     fresh_name,
     operand,
     rebuilt,
@@ -21,6 +23,7 @@ from ...ir import (
 )  # fmt: skip
 from ...ir.axes import size
 from ...ir.formats import BF16, F16, F32
+from ..analyses.signs import never_negative
 from ..network import Network
 from ..weights import Recipe, Rounded, rounded_once, stored_as
 from .base import Context, Pass, PassError, register
@@ -45,9 +48,10 @@ class Quantize(Pass):
     point), `i8<2^-6>` for just this one, which holds for the whole tensor and rounds at once, as `u8<0.02, 127>` does.
 
     `i4<block 32>` has a step for every 32 weights along the axis that the layer reads its input by, or along the
-    longest where that is shorter than a block; activations are cut along their features. In `f4e2m1<block 32 2^>` the
-    steps are exponents that follow from the block and need no calibration. `f16` and `bf16` store weights without a
-    step. `docs/formats.md` has all formats.
+    longest where that is shorter than a block; activations are cut along their features, and unsigned blocks of them
+    (`u4<block 32>`) are for layers whose input is never negative. In `f4e2m1<block 32 2^>` the steps are exponents that
+    follow from the block and need no calibration. `f16` and `bf16` store weights without a step. `docs/formats.md` has
+    all formats.
 
     Equal quantized inputs are shared; an input that arrives through reshapes, permutations or maximum pools is rounded
     before them. What is left out stays as it is, and a later `quantize` of the same layer overrides an earlier one. A
@@ -62,7 +66,8 @@ class Quantize(Pass):
 
     Raises:
         UsageError: no layer matches, or a format is not what it is asked for.
-        PassError: a weight or bias is computed, or belongs to a legalized layer.
+        PassError: a weight or bias is computed, or belongs to a legalized layer; inputs that may be negative would be
+            read in unsigned blocks.
 
     Source: uniform affine quantization as in Jacob et al., CVPR 2018, section 2.
     """
@@ -103,6 +108,8 @@ class Quantize(Pass):
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
         graph = network.graph
+        if self.activations:
+            check_signs(graph, chosen_layers(graph, self.layers), self.activations)
         stored: dict[str, Type] = {}
         for layer in chosen_layers(graph, self.layers):
             if self.weights:
@@ -153,6 +160,25 @@ def check_zero(encoding: Encoding) -> None:
     if step is not None and step.zero and not format.low <= step.zero <= format.high:
         codes = f"{format.low} to {format.high}"
         raise UsageError(f"quantize: the zero of weights must be one of the codes {codes}; found {encoding}")
+
+
+def check_signs(graph: Graph, chosen: Iterable[Op], encoding: Encoding) -> None:
+    """Refuse unsigned blocks for inputs with negative numbers: blocks have no zero, so these would all become 0.
+
+    Raises:
+        PassError: a layer's input may be negative.
+    """
+    step, format = encoding.step, encoding.format
+    if step is None or step.block is None or format.signed:
+        return
+    for layer in chosen:
+        if not never_negative(graph, value := layer.inputs[0]):
+            signed = Encoding(format_named(f"i{format.bits}"), step)
+            raise PassError(
+                f"%{value} may be negative, and unsigned blocks have no zero: {encoding} would make such numbers 0",
+                op=layer,
+                mend=f"Write {signed}; {encoding} is for inputs that are never negative, such as those behind a ReLU.",
+            )
 
 
 def as_typed(recipe: Recipe, type: Type) -> Recipe:

@@ -12,9 +12,15 @@ from ..lockstep import Lockstep, unrounded
 from ..network import Network
 from ..reconstruction import Moments, moments_of, output_error, rounded_codes, towards
 from ..weights import Mended, Recipe, Rounded, Store
-from .base import Context, Pass, expect_calibrated, register
+from .base import Context, Pass, PassError, expect_calibrated, register
 from .correct_bias import correctable, real_numbers, shifted, with_biases
 
+KINDS = ("linear", "conv1d", "conv2d")
+"""Layers whose weights are rounded input by input."""
+REAL = "real numbers"
+"""Why a layer is left that nobody asked to have in few bits."""
+NAMED = 8
+"""Layers that a sentence names; it counts the others."""
 INSIDE = 0.49
 """How far from a code, in steps, a real number may be that stands for it."""
 
@@ -30,8 +36,9 @@ class RoundWeights(Pass):
     network. What is no better on the data than rounding to nearest stays so. The bias takes up what is left of the
     mean, so `H` is taken about the mean; a layer without a bias gets one, as in `correct-bias`.
 
-    Linear layers and convolutions over one or two axes with weights of their own are rounded so, all others to nearest.
-    The real numbers beside the codes move just as far as their codes ask, so that training goes on from there. Put it
+    Linear layers and convolutions over one or two axes are rounded so, where their weights are their own, integers, and
+    have one step or one per output channel. Others with weights in few bits stay rounded to nearest, which is told. The
+    real numbers beside the codes move just as far as their codes ask, so that training goes on from there. Put it
     behind `calibrate`, before `legalize`.
 
     Args:
@@ -42,7 +49,7 @@ class RoundWeights(Pass):
 
     Raises:
         UsageError: no layer matches, or an option makes no sense.
-        PassError: there is no data, or a step is not calibrated.
+        PassError: there is no data, or a step is not calibrated; layers were named, and none can be rounded so.
 
     Source: Frantar et al., ICLR 2023 (GPTQ), algorithm 1, with the order of Frantar and Alistarh, NeurIPS 2022, taken
     once for all rows; outputs of the real network as goal as in Nagel et al., ICML 2020 (AdaRound), equation 25.
@@ -69,7 +76,7 @@ class RoundWeights(Pass):
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
         expect_calibrated(network.graph, self.name)
-        layers = [op.name for op in chosen_layers(network.graph, self.layers) if self.suits(network, op)]
+        layers = self.chosen(network, context)
         if not layers:
             return network
         network = with_biases(network, layers)
@@ -102,26 +109,62 @@ class RoundWeights(Pass):
         shift = seen.mean_difference(real, found).flatten() + missing(network.weights, bias)
         return {layer.inputs[1]: better, bias: shifted(network.weights.recipe(bias), shift)}
 
-    def suits(self, network: Network, layer: Op) -> bool:
-        """Whether a layer's weight is rounded here."""
-        if layer.kind not in ("linear", "conv1d", "conv2d"):
-            return False
-        return few_bits(network, layer, self.bits)
+    def chosen(self, network: Network, context: Context) -> list[str]:
+        """The layers whose weights are rounded here; those that are left are told.
+
+        Raises:
+            UsageError: no layer matches.
+            PassError: layers were named, and none can be rounded.
+        """
+        every, named = chosen_layers(network.graph, self.layers), self.layers != ("*",)
+        kept = {op.name: why for op in every if (why := obstacle(network, op, self.bits)) is not None}
+        told = {name: why for name, why in kept.items() if named or why != REAL}
+        if named and len(kept) == len(every):
+            raise PassError(
+                f"round-weights cannot round what it is asked for: {listed(told)}",
+                op=every[0],
+                mend=f"It takes integers of 2 to {self.bits} bits (bits={self.bits}) with one step or one per output"
+                " channel, as of quantize{weights=i4}, in linear layers and convolutions over one or two axes.",
+            )
+        if told:
+            context.say(f"round-weights leaves weights as they are: {listed(told)}")
+        elif len(kept) == len(every):
+            context.say("round-weights changes nothing: no weights are in few bits")
+        return [op.name for op in every if op.name not in kept]
 
 
-def few_bits(network: Network, layer: Op, bits: int) -> bool:
-    """Whether a layer's weight is its own, integers of 2 to so many bits, with one step or one per output channel."""
+def obstacle(network: Network, layer: Op, bits: int) -> str | None:
+    """Why a layer's weight cannot be rounded input by input; None where it can."""
     graph: Graph = network.graph
     name = operand(layer, "weight")
     assert name is not None
     recipe = network.weights.recipe(name) if name in network.weights else None
-    return (
-        isinstance(recipe, Rounded)
-        and graph.types[name].integer
-        and 2 <= recipe.format.bits <= bits
-        and recipe.axis in (None, SPECS[layer.kind].weight_axis)
-        and graph.readers[name] == (layer,)
-    )
+    if recipe is None:
+        return "computed"
+    if not isinstance(recipe, Rounded):
+        return REAL
+    if layer.kind not in KINDS:
+        return layer.kind
+    type = graph.types[name]
+    if not type.integer or recipe.format.bits < 2 or recipe.axis not in (None, SPECS[layer.kind].weight_axis):
+        return str(type.encoding)
+    if recipe.format.bits > bits:
+        return f"{recipe.format}, more than bits={bits}"
+    return None if graph.readers[name] == (layer,) else "shared"
+
+
+def listed(reasons: dict[str, str]) -> str:
+    """Layers by the reason why they are left: `fc1, fc2 (i4<block 32 on 1>), head (i8, more than bits=4)`."""
+    groups: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        groups.setdefault(why, []).append(name)
+    return ", ".join(f"{first(names)} ({why})" for why, names in groups.items())
+
+
+def first(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return ", ".join(names[:NAMED]) + more
 
 
 def missing(store: Store, bias: str) -> Tensor:

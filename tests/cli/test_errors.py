@@ -5,9 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from nasc.cli import app
 from nasc.cli.app import shown
+from nasc.compiler.files import load
+from nasc.compiler.reproducer import Reproducer
 from nasc.ir import NascError
+from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 NET = """
@@ -30,6 +34,18 @@ example_inputs = torch.randn(4, 3)
 """
 
 
+LATER = """
+import torch
+from torch import nn
+def model():
+    return nn.Linear(4, 2)
+example_inputs = torch.randn(8, 4)
+train_data = validation_data = (torch.randn(8, 4), torch.zeros(8, dtype=torch.long))
+training = {"epochs": 1}
+checkpoint = "CHECKPOINT"
+"""
+
+
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
@@ -37,6 +53,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "nothing.py").write_text("x = 1\n")
     (tmp_path / "boom.py").write_text("import torch\n\nraise ValueError('boom')\n")
     (tmp_path / "branch.py").write_text(BRANCH)
+    (tmp_path / "later.py").write_text(LATER.replace("CHECKPOINT", "later.safetensors"))
+    (tmp_path / "again.py").write_text(LATER.replace("CHECKPOINT", "out/best/model.safetensors"))
     assert CliRunner().invoke(app, ["lower", "net.py", "-o", "net.nasc"]).exit_code == 0
     text = (tmp_path / "net.nasc").read_text()
     (tmp_path / "torn.nasc").write_text(text[: len(text) // 2])
@@ -96,6 +114,48 @@ def test_one_message_and_no_traceback(files: Path, case: str) -> None:
     assert "error:" in done.output
     assert "Traceback" not in done.output
     assert [text for text in wanted if text not in done.output] == []
+
+
+REPLACING = {
+    "lower": ["lower", "later.py", "-o", "later.nasc"],
+    "lower by another path": ["lower", "later.py", "-o", "out/../later.nasc"],
+    "lower with weights": ["lower", "net.py", "--weights", "other.safetensors", "-o", "other.nasc"],
+    "opt": ["opt", "later.py", "--passes", "cleanup", "-o", "later.nasc"],
+    "opt with another's data": ["opt", "net.nasc", "--data", "later.py", "--passes", "cleanup", "-o", "later.nasc"],
+    "a reproducer": ["opt", "later.py", "--reproducer", "later.nasc"],
+    "a reproducer run again": ["opt", "r.nasc", "--run-reproducer", "--data", "later.py", "-o", "later.nasc"],
+    "compile": ["compile", "again.py", "-o", "out"],
+}
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("case", REPLACING)
+def test_no_network_takes_the_place_of_a_checkpoint(files: Path, case: str, there: bool) -> None:
+    network = load(Path("net.nasc"))
+    Reproducer(network, "cleanup").save(files / "r.nasc")
+    module = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5))
+    save_file(module.state_dict(), "other.safetensors")
+    (files / "out" / "best").mkdir(parents=True)
+    for name in ("later.safetensors", "out/best/model.safetensors"):
+        if there:
+            save_file(torch.nn.Linear(4, 2).state_dict(), name)
+    before = {p: p.read_bytes() for p in files.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    done = CliRunner().invoke(app, REPLACING[case])
+    assert done.exit_code == 2, done.output
+    text = " ".join(done.output.split())
+    told = "which is no network's" if there and case == "opt with another's data" else "the checkpoint of"
+    assert told in text
+    assert "Choose another name for the output (-o)." in text
+    after = {p: p.read_bytes() for p in files.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    assert after == before
+
+
+def test_a_network_beside_its_models_checkpoint_is_written(files: Path) -> None:
+    done = CliRunner().invoke(app, ["lower", "later.py", "-o", "lowered.nasc"])
+    assert done.exit_code == 0, done.output
+    assert "weights are untrained" in " ".join(done.output.split())
+    assert CliRunner().invoke(app, ["opt", "lowered.nasc", "--data", "later.py", "-o", "lowered.nasc"]).exit_code == 0
+    assert not (files / "later.safetensors").exists()
 
 
 def test_debug_lets_the_traceback_through(files: Path) -> None:

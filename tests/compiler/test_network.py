@@ -139,6 +139,23 @@ def test_missing_files(tmp_path: Path) -> None:
     assert load_graph(path).name == "net"
 
 
+def test_tensors_that_no_network_wrote_stay(tmp_path: Path) -> None:
+    checkpoint, path = tmp_path / "net.safetensors", tmp_path / "net.nasc"
+    save_file({"fc1.weight": torch.ones(2, 2)}, checkpoint)
+    before = checkpoint.read_bytes()
+    with pytest.raises(UsageError, match=r"its tensors would replace .*net\.safetensors, which is no network's"):
+        made("mlp", "cleanup").save(path)
+    assert checkpoint.read_bytes() == before
+    assert not path.exists()
+    checkpoint.write_bytes(b"damaged")
+    with pytest.raises(UsageError, match="which is no network's"):
+        made("mlp", "cleanup").save(path)
+    checkpoint.unlink()
+    made("mlp", "cleanup").save(path)
+    made("mlp", "cleanup").save(path)
+    assert Network.load(path).graph == made("mlp", "cleanup").graph
+
+
 def test_an_unwritable_place(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match=r"cannot write here: .*\n  Choose another output path"):

@@ -127,8 +127,43 @@ ERRORS = [
     ("calibrate{methd=mse}", "calibrate has no option 'methd'", "Did you mean method?"),
     ("calibrate{samples=some}", "calibrate: samples must be an integer; found 'some'", None),
     ("convert", "convert needs the option 'to'", "Write convert{to=…}."),
-    ("quantize{weights=i99}", "quantize: weights:1:1: error: unknown number format 'i99'", None),
-    ("quantize{weights=4}", "quantize: weights:1:1: error: expected a format such as f32, found '4'", None),
+    (
+        "quantize{weights=i99}",
+        "quantize: weights:1:1: error: unknown number format 'i99'",
+        "Write quantize{weights=i8}, or another",
+    ),
+    ("quantize{weights=4}", "quantize: weights:1:1: error: expected a format such as f32, found '4'", "Write quantize"),
+    (
+        "convert{to=f32<block 32>}",
+        "convert: to:1:5: error: f32 numbers stand for themselves and have no step",
+        "Write convert{to=i8}, or another format of docs/formats.md.",
+    ),
+    ("convert{to=nonsense}", "convert: to:1:1: error: unknown number format 'nonsense'", "Write convert{to=i8}"),
+    *(
+        (
+            f"convert{{to={wide}}}",
+            f"convert: to must be f32, f16, bf16, or a format of 16 bits or fewer; found {wide}",
+            "Write f16 or bf16 for all ops, or a format that layers read, such as i8",
+        )
+        for wide in ("f64", "i32", "i64", "bool", "i32<2^-1>")
+    ),
+    (
+        "convert{to=i8<per 0>}",
+        "convert: to must suit weights and inputs alike: weights cannot name an axis for its steps; found i8<per 0>",
+        "Weights have one step per output channel",
+    ),
+    (
+        "convert{to=i4<block 32, zeros>}",
+        "convert: to must suit weights and inputs alike: activations in blocks are symmetric;"
+        " found i4<block 32, zeros>",
+        "Write i4<block 32>.",
+    ),
+    (
+        "convert{to=u4<0.02, 16>}",
+        "convert: to must suit weights and inputs alike: the zero of weights must be one of the codes 0 to 15;"
+        " found u4<0.02, 16>",
+        "Write f16 or bf16",
+    ),
     ("quantize{layers=[]}", "quantize: layers must name at least one layer", "Write layers=* for all."),
 ]
 

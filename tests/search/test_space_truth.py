@@ -7,6 +7,7 @@ from nasc.search.space import build_space
 from nasc.search.space_rules import parse_rule
 from nasc.search.space_truth import latency_counts, suspects, without_slow
 from nasc.targets.truth import Row, Truth
+from support.networks import free
 from support.zoo import ZOO
 
 
@@ -47,6 +48,29 @@ def test_slow_inputs_of_8_bit_floats_are_left_out_and_weights_kept() -> None:
     found = without_slow(space, GRAPH, TRUTH)
     assert {k.part: k.choices for k in found.knobs} == {"weights": ("f8e5m2", "i8"), "activations": ("u8",)}
     assert "is not offered f8e4m3, f8e5m2: slower than f32 for linear" in found.left_out[0]
+
+
+def test_knobs_without_the_same_formats_share_a_sentence() -> None:
+    rules = ["each *: weights=[i8, i12, i16], activations=[u8, u16]", "fc2: weights=[i8, i16]"]
+    found = without_slow(build_space(GRAPH, list(map(parse_rule, rules))), GRAPH, TRUTH)
+    why = "slower than f32 for linear on a device with a runtime (`nasc targets --probe`)"
+    assert found.left_out == (
+        f"fc1.weights, fc3.weights are not offered i12, i16: {why}",
+        f"fc1.activations, fc2.activations, fc3.activations are not offered u16: {why}",
+        f"fc2.weights is not offered i16: {why}",
+    )
+
+
+def test_a_sentence_names_the_first_and_counts_the_others() -> None:
+    layers = "\n".join(
+        f"%l{i}.w: f32[16, 16] = weight\n%l{i}: f32[N, 16] = linear %{f'l{i - 1}' if i else 'x'}, %l{i}.w"
+        for i in range(9)
+    )
+    graph = free(layers)
+    found = without_slow(build_space(graph, [parse_rule("each *: weights=[i8, i16]")]), graph, TRUTH)
+    (told,) = found.left_out
+    assert told.startswith("l0.weights, l1.weights, l2.weights and 6 more are not offered i16: slower than f32")
+    assert {k.choices for k in found.knobs} == {("i8",)}
 
 
 def test_a_knob_of_slow_formats_alone_keeps_them_for_their_size() -> None:

@@ -85,6 +85,49 @@ def test_more_bits_than_asked_stay_as_they_are() -> None:
     assert made("quantize{weights=i5} | calibrate | round-weights{bits=5}").key != plain.key
 
 
+LEFT = [
+    ("quantize{weights=i4}", None),
+    ("quantize{weights=ternary}", None),
+    ("quantize{weights=mxfp4}", "stem, deep, point (f4e2m1<block 32 on 0 2^>), head (f4e2m1<block 32 on 1 2^>)"),
+    ("quantize{weights=i4} | quantize{layers=linear, weights=i4<block 8>}", "they are: head (i4<block 8 on 1>)"),
+    ("quantize{weights=i4} | quantize{layers=linear, weights=binary}", "they are: head (binary<per 0>)"),
+    ("quantize{weights=i4} | quantize{layers=linear, weights=i8}", "they are: head (i8, more than bits=4)"),
+    ("quantize{layers=conv2d, weights=i4}", None),
+    ("cleanup", "changes nothing: no weights are in few bits"),
+]
+
+
+@pytest.mark.parametrize(("passes", "wanted"), LEFT)
+def test_layers_that_are_left_are_told_once(passes: str, wanted: str | None) -> None:
+    told: list[str] = []
+    network = trained().apply(f"{FOLDED} | {passes} | calibrate", data=rows()[0])
+    network.apply("round-weights", data=rows()[0], tell=told.append)
+    assert len(told) == (wanted is not None)
+    assert wanted is None or (told[0].startswith("round-weights ") and wanted in told[0])
+
+
+def test_layers_that_are_named_are_told_where_they_are_real_and_refused_where_none_is_left() -> None:
+    told: list[str] = []
+    network = made("quantize{layers=conv2d, weights=i4} | calibrate")
+    network.apply("round-weights{layers=[conv2d, linear]}", data=rows()[0], tell=told.append)
+    assert told == ["round-weights leaves weights as they are: head (real numbers)"]
+    with pytest.raises(PassError, match=r"what it is asked for: head \(real numbers\)\n  It takes integers"):
+        network.apply("round-weights{layers=linear}", data=rows()[0])
+
+
+def test_many_layers_of_one_reason_are_counted() -> None:
+    lines = "\n".join(
+        f"%l{i}.w: f32[16, 16] = weight\n%l{i}: f32[N, 16] = linear %{f'l{i - 1}' if i else 'x'}, %l{i}.w"
+        for i in range(10)
+    )
+    told: list[str] = []
+    network = network_of(graph_of(lines))
+    network.apply("quantize{weights=mxint8} | round-weights", data=torch.rand(4, 16), tell=told.append)
+    assert told == [
+        "round-weights leaves weights as they are: l0, l1, l2, l3, l4, l5, l6, l7 and 2 more (i8<block 32 on 0 2^>)"
+    ]
+
+
 def test_columns_are_what_a_convolution_is_a_product_with() -> None:
     lines = """
         %w: f32[6, 2, 3] = weight

@@ -258,9 +258,10 @@ def test_a_model_of_bfloat16_runs(write: Write) -> None:
     assert measured(model, batch=5).batch == 5
 
 
-def test_what_is_no_onnx_file_is_refused_with_what_makes_one(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("asked", "asker"), [(measured, "measure"), (nasc.profile, "profile")])
+def test_what_is_no_onnx_file_is_refused_with_what_makes_one(tmp_path: Path, asked: Any, asker: str) -> None:
     cases = {
-        "net.nasc": ("found a .nasc file", "nasc.export"),
+        "net.nasc": ("found a .nasc file", f"or nasc.{asker} of the network"),
         "model.py": ("found a .py file", "nasc compile"),
         "garbage.onnx": ("found no ONNX model", "torch.onnx.export"),
         "empty.onnx": ("found no ONNX model", "torch.onnx.export"),
@@ -269,12 +270,14 @@ def test_what_is_no_onnx_file_is_refused_with_what_makes_one(tmp_path: Path) -> 
         path = tmp_path / name
         path.write_bytes(b"" if name == "empty.onnx" else b"\x00garbage\xff" * 9)
         with pytest.raises(UsageError) as caught:
-            measured(path)
-        assert caught.value.message == f"{path}: error: measure takes ONNX files; {said}" + (
+            asked(path)
+        assert caught.value.message == f"{path}: error: {asker} takes ONNX files; {said}" + (
             " in this one" if "no ONNX" in said else ""
         )
         assert caught.value.mend is not None and mend in caught.value.mend
     with pytest.raises(UsageError, match="found a folder"):
-        measured(tmp_path)
-    with pytest.raises(UsageError, match="measure takes an ONNX file or a network; found bytes"):
-        measured(b"x")  # pyright: ignore[reportArgumentType]
+        asked(tmp_path)
+    with pytest.raises(UsageError, match=f"{asker} takes an ONNX file or a network; found bytes"):
+        asked(b"x")
+    with pytest.raises(UsageError, match=r"gone\.onnx: error: there is no such file"):
+        asked(tmp_path / "gone.onnx")
