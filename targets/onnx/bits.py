@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 U8 = format_named("u8")
 NODE_BYTES = 64
 """About what one node that unpacks takes in the file."""
+ELEMENT_NODES = 8
+"""About how many nodes make numbers of the codes of one value whose elements stand in a table, with names and lines."""
 
 
 def codes_format(format: Format) -> Format:
-    """The integers that the codes of a format are; codes of elements that are no integers are their bits."""
-    return format if format.is_int else format_named(f"u{format.bits}")
+    """The integers that the codes of a format are; those of minifloats and logs are their bits. Floats stay floats."""
+    return format if format.is_int or format.is_float else format_named(f"u{format.bits}")
 
 
 def has_gaps(format: Format) -> bool:
@@ -66,14 +68,32 @@ def table_bytes(bits: int) -> int:
 
 
 def paying(graph: Graph) -> frozenset[Format]:
-    """The integers whose codes take fewer bytes in pieces, tables and nodes included, over all stored values."""
+    """The formats whose stored values take fewer bytes in their own bits than in larger elements: codes in pieces, and
+    elements of a table in place of numbers; nodes and tables included, over all stored values of the format."""
     saved: Counter[Format] = Counter()
     for op in graph.stored:
-        if op.type.step is None or not has_gaps(op.type.format):
+        format = op.type.format
+        if op.type.step is None or format.is_float or (format.is_int and not has_gaps(format)):
             continue
-        format, count = codes_format(op.type.format), prod(size(axis, graph.sizes) for axis in op.type.axes)
-        saved[format] += max(held_bytes(format, count) - packed_bytes(format, count), 0)
-    return frozenset(format for format, found in saved.items() if found > table_bytes(format.bits))
+        count = prod(size(axis, graph.sizes) for axis in op.type.axes)
+        saved[format] += max(_saved(format, count), 0)
+    return frozenset(format for format, found in saved.items() if found > _tables(format))
+
+
+def _saved(format: Format, count: int) -> int:
+    """How many bytes of one value its own bits save."""
+    codes = codes_format(format)
+    held = held_bytes(codes, count)
+    if format.is_int:
+        return held - packed_bytes(codes, count)
+    least = min(held, packed_bytes(codes, count)) if has_gaps(format) else held
+    return count * np.dtype(np.float32).itemsize - least - ELEMENT_NODES * NODE_BYTES
+
+
+def _tables(format: Format) -> int:
+    """What the tables take that all values of a format share."""
+    elements = 0 if format.is_int else np.dtype(np.float32).itemsize << format.bits
+    return elements + (table_bytes(format.bits) if has_gaps(format) else 0)
 
 
 def held_bytes(format: Format, count: int) -> int:

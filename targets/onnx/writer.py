@@ -16,7 +16,7 @@ from ...ir import SPECS, STORED, Attribute, Axis, Format, Graph, NascError, Op, 
 from ...ir.axes import has_batch, size
 from ...ir.formats import F32, I64
 from ...ir.graph import is_axis
-from .bits import Unpacking, held_bytes, packed_bytes, paying
+from .bits import Unpacking, codes_format, has_gaps, held_bytes, packed_bytes, paying
 from .clamps import folded
 from .elements import INT4, UINT4, Array, computing, element, packed, stored
 from .external import External
@@ -45,7 +45,7 @@ class Writer:
         self.inside_bytes = 0
         self.op: Op | None = None
         self.style = style
-        self.in_pieces = paying(graph) if style.packed else frozenset[Format]()
+        self.compact = paying(graph) if style.packed else frozenset[Format]()
         self.folded = folded(graph) if style.clip_codes else frozenset[str]()
         self._types = graph.types
         self._sizes = graph.sizes
@@ -160,14 +160,14 @@ class Writer:
         return name
 
     def codes(self, name: str, array: Array, type: Type) -> str:
-        """Write a stored tensor, or zeros beside it, in the format of a type; codes that have fewer bits than ONNX's
-        elements without gaps, where the style asks for it, with nodes behind that give them in whole bytes."""
-        format = type.format
+        """Write the codes of a stored tensor, or zeros beside it, in the format of a type; those that have fewer bits
+        than ONNX's elements without gaps, where the style asks for it, with nodes behind that give whole bytes."""
+        format = codes_format(type.format) if type.step is not None else type.format
         if not self.style.packed or type.step is None or not format.is_int:
             self.initializer(name, array, format)
-        elif format in self.in_pieces and packed_bytes(format, array.size) < held_bytes(format, array.size):
+        elif self._in_pieces(format, type.format, array.size):
             self._known.add(name)
-            Unpacking(self, name, array, format, format).write()
+            Unpacking(self, name, array, format, type.format).write()
             return name
         elif format.bits <= 4:
             self._known.add(name)
@@ -175,9 +175,13 @@ class Writer:
             self.node("Cast", [halves], name, to=element(format)[0])
         else:
             self.initializer(name, array, format)
-        if format.is_int and format.bits not in (8, 16, 32, 64):
-            self.proto.initializer[-1].doc_string = str(format)
+        if format.is_int and (type.format != format or format.bits not in (8, 16, 32, 64)):
+            self.proto.initializer[-1].doc_string = str(type.format)
         return name
+
+    def _in_pieces(self, codes: Format, format: Format, count: int) -> bool:
+        """Whether the codes of a format take the fewest bytes in pieces."""
+        return format in self.compact and has_gaps(codes) and packed_bytes(codes, count) < held_bytes(codes, count)
 
     def real(self, name: str, format: Format = F32) -> str:
         """A value as real numbers in a float format: through its step where it is quantized, and cast if need be.

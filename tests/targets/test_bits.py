@@ -9,18 +9,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from nasc.ir import Format, format_named
-from nasc.targets.onnx import Writer
+from nasc.targets import static_cost
+from nasc.targets.onnx import Writer, emit
 from nasc.targets.onnx.bits import Unpacking, has_gaps, pieces_of
 from nasc.targets.onnx.elements import Array, element
+from nasc.targets.onnx.sizes import initializer_bytes
 from nasc.targets.onnx.style import Style
 from onnx import helper
 from onnx.reference import ReferenceEvaluator
+from support import graphs
+from support.networks import inputs_of, network_of
 
 from .conftest import graph_of
 
-FORMATS = [
-    f for f in (*(f"{s}{b}" for s in "iu" for b in range(2, 16)), "ternary", "binary") if has_gaps(format_named(f))
-]
+INTEGERS = [f"{sign}{bits}" for sign in "iu" for bits in range(2, 16)]
+FORMATS = [name for name in (*INTEGERS, "ternary", "binary") if has_gaps(format_named(name))]
 
 
 def unpacking(codes: Array, format: Format) -> onnx.ModelProto:
@@ -68,3 +71,52 @@ def test_all_codes_come_back_from_the_bits_they_have(name: str) -> None:
     assert sum(len(t.raw_data) for t in pieces) == codes.size * format.bits // 8
     assert len(pieces) == len(pieces_of(format.bits)) + (format.bits > 8)
     assert {t.doc_string for t in pieces} == {name}
+
+
+ENCODINGS = [*INTEGERS, "ternary", "binary", "l3", "l5", "l7", "f4e2m1", "f5e3m1", "f6e3m2", "f8e4m3", "f8e5m2",
+             "f9e4m4", "f11e4m6", "i4<block 16>", "i6<block 8 2^>", "i12<block 24>", "u5<block 16>",
+             "ternary<block 16>", "binary<block 32>", "mxfp4", "mxfp6e2m3", "mxfp6e3m2", "mxfp8e4m3", "mxint8",
+             "l4<block 16 2^>", "f5e2m2<block 8>"]  # fmt: skip
+
+
+def ran(model: bytes, x: Array, *, optimized: bool) -> list[Array]:
+    """Its results and the weight's numbers: as they are without optimisation, since then kernels that know a weight
+    beforehand add up in another order."""
+    shown = onnx.load_from_string(model)
+    names = [output.name for output in shown.graph.output] if optimized else ["w/real"]
+    if not optimized:
+        shown.graph.output.append(helper.make_tensor_value_info("w/real", onnx.TensorProto.FLOAT, None))
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(shown.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return [np.asarray(found) for found in session.run(names, {"x": x})]
+
+
+@settings(max_examples=120, deadline=None)
+@given(
+    st.sampled_from(ENCODINGS), st.sampled_from(["", ", activations=u8"]), st.integers(1, 130), st.integers(1, 130),
+    st.booleans(),
+)  # fmt: skip
+def test_a_file_holds_the_bytes_that_are_counted(
+    weights: str, activations: str, outputs: int, inputs: int, convolution: bool
+) -> None:
+    """And its results are those of the file that holds whole containers and numbers, optimised or not."""
+    if convolution:
+        lines = f"  %w: f32[{outputs}, {inputs}, 3, 1] = weight\n  %y: f32[N, {outputs}, 2, 2] = conv2d %x, %w"
+        graph = graphs.graph_of(lines, inputs=f"%x: f32[N, {inputs}, 4, 2]")
+    else:
+        lines = f"  %w: f32[{outputs}, {inputs}] = weight\n  %y: f32[N, {outputs}] = linear %x, %w"
+        graph = graphs.graph_of(lines, inputs=f"%x: f32[N, {inputs}]")
+    x = inputs_of(graph, 3)[0]
+    network = network_of(graph).apply(f"quantize{{weights={weights}{activations}}} | calibrate", data=x)
+    model = emit(network.graph, network.weights).SerializeToString()
+    whole = emit(network.graph, network.weights, style=Style(packed=False)).SerializeToString()
+    counted = static_cost(network.graph).weight_bytes
+    assert initializer_bytes(model) <= 1.05 * counted + 3 * outputs + 4500
+    assert len(model) <= len(whole) + 200
+    for optimized in (False, True):
+        found, expected = (ran(m, x.numpy(), optimized=optimized) for m in (model, whole))
+        for a, b in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(a, b)
