@@ -76,12 +76,13 @@ def paying(graph: Graph) -> frozenset[Format]:
         if op.type.step is None or format.is_float or (format.is_int and not has_gaps(format)):
             continue
         count = prod(size(axis, graph.sizes) for axis in op.type.axes)
-        saved[format] += max(_saved(format, count), 0)
+        saved[format] += max(saved_bytes(format, count), 0)
     return frozenset(format for format, found in saved.items() if found > _tables(format))
 
 
-def _saved(format: Format, count: int) -> int:
-    """How many bytes of one value its own bits save."""
+def saved_bytes(format: Format, count: int) -> int:
+    """How many bytes of the file one value's own bits save, without the tables that others share; less than 0: it takes
+    more."""
     codes = codes_format(format)
     held = held_bytes(codes, count)
     if format.is_int:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from ...ir import NascError, Op, Step, Type
 from ...ir.formats import F8E4M3, F8E5M2, F32, I32, TERNARY, element_values
-from .bits import NODE_BYTES, U8, codes_format
+from .bits import NODE_BYTES, U8, codes_format, saved_bytes
 from .clamps import CLAMPS, MOVES, code_bounds, source
 from .elements import Array, element, stored
 from .registry import EmissionError, emits
@@ -122,7 +124,7 @@ def dequantized(writer: Writer, name: str, type: Type) -> str:
     Stored ones that ONNX has no codes for are elements of a table, or numbers where that takes fewer bytes.
     """
     if not (type.format.is_int or type.format.is_float):
-        if type.format in writer.compact and writer.is_stored(name):
+        if type.format in writer.compact and saved_bytes(type.format, prod(writer.lengths(name))) > 0:
             return folded_weight(writer, name, type)
         return writer.initializer(f"{name}/real", numbers(writer, name, type), F32)
     if writer.style.fold_weights and writer.is_stored(name) and not beside_codes(writer, name):
