@@ -183,7 +183,8 @@ class Unpacking:
         if self.own != self.low and not (len(parts) == 1 and self.format.bits & 4):
             high = self.node("Cast", [high], to=self.to)
         high = self.node("Mul", [high, self.writer.number(256, self.own)])
-        low = self.held("bits0", bits[: self.codes.size].astype(np.uint8), element(U8)[0], self.codes.shape)
+        low = bits[: self.codes.size].astype(np.uint8).reshape(self.codes.shape)
+        low = self.held("bits0", low, element(U8)[0], low.shape)
         return self.node("Add", [high, self.node("Cast", [low], to=self.to)], self.name)
 
     def fours(self, bits: Array) -> str:

@@ -108,6 +108,8 @@ def test_bytes_of_a_file_are_those_of_its_formats(location: str) -> None:
         artifact = CPU.emit(network.graph, network.weights, location=location)
         bits = parse_encoding(format).format.bits
         assert 0 <= initializer_bytes(artifact.model) - bits * 256**2 // 8 < 5000, format
+        x = inputs_of(network.graph, 2)[0]
+        np.testing.assert_allclose(CPU.load(artifact).run([x.numpy()])[0], network(x).numpy(), rtol=0, atol=1e-5)
         assert 0 <= artifact.size_bytes - bits * 256**2 // 8 < 7000 + 4096 * 5 * bool(location), format
 
 
