@@ -11,9 +11,9 @@ from .result import LAYERS_SHOWN, LayerRow
 REAL = frozenset(map(str, (BF16, F16, F32, F64)))
 """Formats of values that are not quantized."""
 MARGIN = 0.05
-"""Share of the counted bytes that the file may hold beyond them unsaid: zeros, shapes and constants."""
+"""Share of the counted bytes that the file may hold beyond them unsaid: zeros, shapes, tables and constants."""
 
-CONTAINER = "fewer than 8 bits run in 8-bit containers: for accuracy and counted size only, at the speed of 8 bits"
+CONTAINER = "fewer than 8 bits run in 8-bit containers: for accuracy and size only, at the speed of 8 bits"
 FLOAT = "quantized, but computed in float: for accuracy and size, not at the speed of integers"
 
 

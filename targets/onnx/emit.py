@@ -28,6 +28,7 @@ from . import (
     shapes,
     windows,
 )  # fmt: skip
+from .bits import paying
 from .elements import element, is_packed
 from .external import External
 from .packed import MICROSOFT
@@ -46,9 +47,9 @@ OPSETS = {20: 9, 21: 10, 22: 10, 23: 11}
 """Opsets whose ops mean what the emitters write, with the version of the file format that came with each."""
 
 
-def opset_for(graph: Graph) -> int:
-    """The opset that serves a graph best: 20, or 21 for more than 8 bits, for 4 stored ones, and for blocks; 22 for
-    `bf16`.
+def opset_for(graph: Graph, *, packed: bool = True) -> int:
+    """The opset that serves a graph best: 20, or 21 for more than 8 bits, for stored codes without gaps (`packed`), and
+    for blocks; 22 for `bf16`.
 
     From opset 21 on ONNX Runtime 1.31 refuses some models with signed 8-bit values (`docs/onnxruntime.md`); below it,
     QuantizeLinear knows no 16-bit integers, and there are neither 4-bit tensors nor blocks. Convolutions and pools of
@@ -58,7 +59,7 @@ def opset_for(graph: Graph) -> int:
         return 22
     wide = any(t.step is not None and t.format.is_int and 8 < t.format.bits <= 16 for t in graph.types.values())
     small = any(is_packed(op.type) or (op.type.step and op.type.step.block) for op in graph.stored)
-    return 21 if wide or small else 20
+    return 21 if wide or small or (packed and paying(graph)) else 20
 
 
 def emit(
@@ -90,7 +91,7 @@ def emit(
         EmissionError: an op that cannot be written, or a step that is not known, at the user's line.
         UsageError: an opset that emission does not know.
     """
-    opset = opset_for(graph) if opset is None else opset
+    opset = opset_for(graph, packed=style.packed) if opset is None else opset
     if opset not in OPSETS:
         raise UsageError(f"emission knows the opsets {', '.join(map(str, OPSETS))}, found {opset}")
     style = replace(style, packed=style.packed and opset >= 21)

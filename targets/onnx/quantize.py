@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
+
 import numpy as np
 
 from ...ir import NascError, Op, Step, Type
-from ...ir.formats import F8E4M3, F8E5M2, F32, TERNARY, element_values
+from ...ir.formats import F8E4M3, F8E5M2, F32, I32, TERNARY, element_values
+from .bits import NODE_BYTES, U8, codes_format, saved_bytes
 from .clamps import CLAMPS, MOVES, code_bounds, source
 from .elements import Array, element, stored
 from .registry import EmissionError, emits
@@ -118,9 +121,11 @@ def cast(writer: Writer, op: Op) -> None:
 def dequantized(writer: Writer, name: str, type: Type) -> str:
     """The real numbers (`f32`) that a value's codes stand for.
 
-    Stored ones that ONNX cannot hold as codes are written as numbers.
+    Stored ones that ONNX has no codes for are elements of a table, or numbers where that takes fewer bytes.
     """
     if not (type.format.is_int or type.format.is_float):
+        if type.format in writer.compact and saved_bytes(type.format, prod(writer.lengths(name))) > 0:
+            return folded_weight(writer, name, type)
         return writer.initializer(f"{name}/real", numbers(writer, name, type), F32)
     if writer.style.fold_weights and writer.is_stored(name) and not beside_codes(writer, name):
         return folded_weight(writer, name, type)
@@ -138,21 +143,50 @@ def beside_codes(writer: Writer, name: str) -> bool:
 
 
 def folded_weight(writer: Writer, name: str, type: Type) -> str:
-    """Stored codes read back by a Cast, a Sub of their zero where it is not 0, and a Mul with their step, or with those
-    of their block."""
+    """Stored codes read back: made numbers, less their zero where it is not 0, times their step or that of their
+    block."""
     step = type.step
     assert step is not None
     writer.known_step(name, type)
-    real = writer.node("Cast", [writer.value(name)], f"{name}/cast", to=element(F32)[0])
+    real = element_numbers(writer, name, type)
     if step.zeros:
         codes = writer.codes(f"{name}/zero", laid_along(zeros_of(writer, name, type), type), type)
         zeros = writer.node("Cast", [codes], f"{name}/zero.cast", to=element(F32)[0])
         real = writer.node("Sub", [real, spread(writer, name, type, zeros, "zeros")], f"{name}/moved")
     elif step.zero:
         real = writer.node("Sub", [real, writer.number(step.zero)], f"{name}/moved")
+    return writer.node(
+        "Mul", [real, spread(writer, name, type, step_numbers(writer, name, type), "steps")], f"{name}/real"
+    )
+
+
+def element_numbers(writer: Writer, name: str, type: Type) -> str:
+    """The numbers that stored codes are without their step: a Cast of integers and floats, a Gather of what else the
+    elements are."""
+    if type.format.is_int or type.format.is_float:
+        return writer.node("Cast", [writer.value(name)], f"{name}/cast", to=element(F32)[0])
+    table = writer.initializer(f"{type.format}/elements", np.array(element_values(type.format), np.float32), F32)
+    held = np.asarray(writer.weights.array(name)).astype(element(codes_format(type.format))[1])
+    index = writer.node("Cast", [writer.codes(name, held, type)], f"{name}/index", to=element(I32)[0])
+    return writer.node("Gather", [table, index], f"{name}/elements")
+
+
+def step_numbers(writer: Writer, name: str, type: Type) -> str:
+    """The steps of a stored value as it is read back; exponents that blocks share take a byte each where that is less:
+    their place in a table of the powers of two between the least and the largest."""
+    step, result = type.step, f"{name}/step"
+    assert step is not None
     held = np.array(step.value, np.float32) if step.axis is None else steps_of(writer, name, type)
-    by = writer.initializer(f"{name}/step", laid_along(held, type), F32)
-    return writer.node("Mul", [real, spread(writer, name, type, by, "steps")], f"{name}/real")
+    if not (step.shared and writer.style.packed):
+        return writer.initializer(result, laid_along(held, type), F32)
+    mantissas, exponents = np.frexp(held)
+    least, most = int(exponents.min()), int(exponents.max())
+    powers = np.ldexp(np.float32(0.5), np.arange(least, most + 1)).astype(np.float32)
+    if (mantissas != 0.5).any() or held.size + powers.nbytes + 2 * NODE_BYTES >= held.nbytes:
+        return writer.initializer(result, held, F32)
+    places = writer.initializer(f"{name}/exponents", (exponents - least).astype(np.uint8), U8)
+    index = writer.beforehand("Cast", [places], f"{name}/exponents.index", to=element(I32)[0])
+    return writer.beforehand("Gather", [writer.initializer(f"{name}/powers", powers, F32), index], result)
 
 
 def laid_along(values: Array, type: Type) -> Array:
@@ -168,8 +202,22 @@ def spread(writer: Writer, name: str, type: Type, values: str, called: str) -> s
     step = type.step
     if step is None or step.block is None or step.axis is None:
         return values
-    block_of = np.arange(writer.lengths(name)[step.axis]) // step.block
-    return writer.node("Gather", [values, writer.integers(block_of.tolist())], f"{name}/{called}", axis=step.axis)
+    blocks = repeated(writer, writer.lengths(name)[step.axis], step.block)
+    return writer.node("Gather", [values, blocks], f"{name}/{called}", axis=step.axis)
+
+
+def repeated(writer: Writer, length: int, times: int) -> str:
+    """The indices 0, 0, ..., 1, 1, ...: so many of them, each so many times; computed, since they would take 8 bytes
+    each."""
+
+    def count() -> None:
+        writer.beforehand("Range", [writer.scalar(n) for n in (0, length, 1)], every)
+
+    def divide() -> None:
+        writer.beforehand("Div", [writer.once(every, count), writer.scalar(times)], name)
+
+    every, name = f"/range/{length}", f"/range/{length}/{times}"
+    return writer.once(name, divide)
 
 
 def numbers(writer: Writer, name: str, type: Type) -> Array:

@@ -20,7 +20,8 @@ class Style:
         unsigned: activations lie in unsigned containers and symmetric weights in signed ones, whatever their formats:
             codes and zeros are shifted by half the range, which changes no number that they stand for.
         clip_codes: bounds on quantized values are put on their codes, by a Clip of integers; else on the numbers.
-        packed: stored codes of at most 4 bits lie two to a byte and become bytes when the runtime loads the model.
+        packed: stored codes take the bits of their format in the file, from opset 21 on, and become whole bytes, or the
+            numbers of elements that ONNX has no type for, when the runtime loads the model; see `bits`.
         keep_floats: a layer whose weights are numbers stays in float although its input is quantized: a node that does
             nothing keeps the runtime from rounding the weights by itself.
         matmul_nbits: linear layers with real inputs and weights of at most 8 bits become `MatMulNBits`, see `packed`;

@@ -6,7 +6,7 @@ IR can be called, so that a file can be read next to the text it came from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeAlias, cast
 
 import numpy as np
@@ -16,8 +16,9 @@ from ...ir import SPECS, STORED, Attribute, Axis, Format, Graph, NascError, Op, 
 from ...ir.axes import has_batch, size
 from ...ir.formats import F32, I64
 from ...ir.graph import is_axis
+from .bits import Unpacking, codes_format, has_gaps, held_bytes, packed_bytes, paying
 from .clamps import folded
-from .elements import INT4, UINT4, Array, computing, element, is_packed, packed, stored
+from .elements import INT4, UINT4, Array, computing, element, packed, stored
 from .external import External
 from .registry import EmissionError
 from .style import Style
@@ -44,6 +45,7 @@ class Writer:
         self.inside_bytes = 0
         self.op: Op | None = None
         self.style = style
+        self.compact = paying(graph) if style.packed else frozenset[Format]()
         self.folded = folded(graph) if style.clip_codes else frozenset[str]()
         self._types = graph.types
         self._sizes = graph.sizes
@@ -57,9 +59,22 @@ class Writer:
 
     def nodes(self, kind: str, inputs: Sequence[str], results: Sequence[str], **attributes: Value) -> Sequence[str]:
         """Write a node with any number of results and give their names; the node is called like the first."""
-        node = self.proto.node.add(op_type=kind, name=next(filter(None, results)), input=inputs, output=results)
+        node = self._node(kind, inputs, results, attributes)
+        node.name = next(filter(None, results))
         if self.op is not None and self.op.location is not None:
             node.doc_string = str(self.op.location)
+        return results
+
+    def beforehand(self, kind: str, inputs: Sequence[str], result: str, **attributes: Value) -> str:
+        """Write a node of constants, which a runtime computes when it loads the model, in as few bytes as it takes:
+        without a name of its own and without the user's line."""
+        self._node(kind, inputs, [result], attributes)
+        return result
+
+    def _node(
+        self, kind: str, inputs: Sequence[str], results: Sequence[str], attributes: Mapping[str, Value]
+    ) -> onnx.NodeProto:
+        node = self.proto.node.add(op_type=kind, input=inputs, output=results)
         for name, value in attributes.items():
             put = node.attribute.add(name=name)
             if isinstance(value, int):
@@ -74,7 +89,7 @@ class Writer:
             else:
                 put.type = _Attribute.INTS
                 put.ints.extend(cast(Sequence[int], value))
-        return results
+        return node
 
     def once(self, name: str, write: Callable[[], object]) -> str:
         """A value that several ops share, written where it is first asked for; `write` gives it this name."""
@@ -88,9 +103,9 @@ class Writer:
         if name in self._known:
             return name
         self._known.add(name)
-        return self._put(name, array, element(format)[0], array.shape)
+        return self.put(name, array, element(format)[0], array.shape)
 
-    def _put(self, name: str, array: Array, element: int, lengths: Sequence[int]) -> str:
+    def put(self, name: str, array: Array, element: int, lengths: Sequence[int]) -> str:
         """Write the bytes of an array as a constant tensor of some element type and shape.
 
         Packed ones stay inside the model: ONNX Runtime takes tensors from memory with whole bytes per element only.
@@ -145,18 +160,28 @@ class Writer:
         return name
 
     def codes(self, name: str, array: Array, type: Type) -> str:
-        """Write a stored tensor, or zeros beside it, in the format of a type; codes of at most 4 bits two to a byte
-        where the style asks for it, with a Cast to bytes behind."""
-        format = type.format
-        if self.style.packed and is_packed(type):
+        """Write the codes of a stored tensor, or zeros beside it, in the format of a type; those that have fewer bits
+        than ONNX's elements without gaps, where the style asks for it, with nodes behind that give whole bytes."""
+        format = codes_format(type.format) if type.step is not None else type.format
+        if not self.style.packed or type.step is None or not format.is_int:
+            self.initializer(name, array, format)
+        elif self._in_pieces(format, type.format, array.size):
             self._known.add(name)
-            halves = self._put(f"{name}/packed", packed(array), INT4 if format.signed else UINT4, array.shape)
+            Unpacking(self, name, array, format, type.format).write()
+            return name
+        elif format.bits <= 4:
+            self._known.add(name)
+            halves = self.put(f"{name}/packed", packed(array), INT4 if format.signed else UINT4, array.shape)
             self.node("Cast", [halves], name, to=element(format)[0])
         else:
             self.initializer(name, array, format)
-        if format.is_int and format.bits not in (8, 16, 32, 64):
-            self.proto.initializer[-1].doc_string = str(format)
+        if format.is_int and (type.format != format or format.bits not in (8, 16, 32, 64)):
+            self.proto.initializer[-1].doc_string = str(type.format)
         return name
+
+    def _in_pieces(self, codes: Format, format: Format, count: int) -> bool:
+        """Whether the codes of a format take the fewest bytes in pieces."""
+        return format in self.compact and has_gaps(codes) and packed_bytes(codes, count) < held_bytes(codes, count)
 
     def real(self, name: str, format: Format = F32) -> str:
         """A value as real numbers in a float format: through its step where it is quantized, and cast if need be.

@@ -60,8 +60,10 @@ def _numbers(provider: str, encoding: Encoding, role: Role) -> Support:
     if role == "activation":
         return Support("no", f"ONNX has no values of format {encoding} between ops")
     if format.is_int or format.is_float:
-        return Support("float", "stored in its bits with an f32 step per block, computed in float")
-    return Support("float", "written as numbers already rounded to it: for accuracy and counted sizes only")
+        return Support("float", "stored in its bits with a step per block, computed in float")
+    if provider == "TensorrtExecutionProvider":
+        return Support("float", "written as numbers already rounded to it: for accuracy and counted sizes only")
+    return Support("float", "stored in its bits, computed in float")
 
 
 def _integers(provider: str, encoding: Encoding, role: Role) -> Support:

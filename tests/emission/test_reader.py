@@ -182,10 +182,11 @@ def test_the_formats_of_codes_come_back() -> None:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("encoding", ["i4", "i3", "i8", "i5<block 16>", "i4<block 24>", "f8e4m3"])
+@pytest.mark.parametrize("encoding", ["i2", "i3", "i4", "i5", "i6", "i7", "i8", "i9", "i12", "i15", "ternary", "binary",
+                                      "i5<block 16>", "i4<block 24>", "i12<block 8>", "f8e4m3"])  # fmt: skip
 @pytest.mark.parametrize("inputs", [72, 576])
 def test_weights_alone_come_back_as_codes(encoding: str, inputs: int) -> None:
-    """Through a Cast and a Mul; large ones of few bits through `MatMulNBits`."""
+    """Put together from their bits, through a Cast and a Mul; large ones of few bits through `MatMulNBits`."""
     lines = f"  %w: f32[512, {inputs}] = weight\n  %b: f32[512] = weight\n  %y: f32[N, 512] = linear %x, %w, %b"
     graph = graph_of(lines, inputs=f"%x: f32[N, {inputs}]")
     network = network_of(graph).apply(f"quantize{{weights={encoding}}} | calibrate", data=torch.randn(8, inputs))
@@ -195,6 +196,15 @@ def test_weights_alone_come_back_as_codes(encoding: str, inputs: int) -> None:
         if held == "array" or back.graph.types["w"].step.axis is not None:
             want, found = (np.asarray(getattr(n.weights, held)("w")) for n in (network, back))
             np.testing.assert_array_equal(want.astype(np.float32), found.astype(np.float32))
+
+
+@pytest.mark.parametrize("encoding", ["mxfp4", "f6e2m3", "l5", "f5e2m2<block 8>", "i6<block 8 2^>", "mxint8"])
+def test_elements_and_shared_exponents_come_back_as_the_numbers_they_are(encoding: str) -> None:
+    lines = "  %w: f32[512, 72] = weight\n  %y: f32[N, 512] = linear %x, %w"
+    graph, x = graph_of(lines, inputs="%x: f32[N, 72]"), torch.randn(8, 72)
+    network = network_of(graph).apply(f"quantize{{weights={encoding}}} | calibrate", data=x)
+    back = read_onnx(emit(network.graph, network.weights).SerializeToString())
+    torch.testing.assert_close(back(x), network(x), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("encoding", ["i8", "f8e4m3", "i4<block 16>"])

@@ -13,6 +13,7 @@ from nasc.ir import Encoding, NascError, Step, UsageError, parse_encoding
 from nasc.targets import static_cost, target_named
 from nasc.targets.onnx import EmissionError, emit
 from nasc.targets.onnx.sizes import initializer_bytes
+from nasc.targets.onnx.style import Style
 from support.graphs import graph_of
 from support.networks import inputs_of, network_of
 
@@ -98,33 +99,36 @@ def test_inputs_of_simulated_formats_are_refused() -> None:
         CPU.emit(graph, network_of(graph).weights)
 
 
-def test_codes_of_four_bits_take_half_the_bytes() -> None:
-    lines = "  %w: f32[256, 256] = weight\n  %y: f32[N, 256] = linear %x, %w"
-    sizes: dict[str, int] = {}
-    for format in ("i8", "i4", "i3", "binary", "f16"):
-        network = quantized(lines, "%x: f32[N, 256]", f"quantize{{weights={format}}}")
-        sizes[format] = CPU.emit(network.graph, network.weights).size_bytes
-    assert sizes["i8"] - sizes["i4"] == pytest.approx(256 * 128, abs=300)
-    assert abs(sizes["i3"] - sizes["i4"]) < 8 and abs(sizes["binary"] - sizes["i4"]) < 8
-    assert sizes["f16"] == pytest.approx(2 * 256 * 256, abs=600)
-
-
 @pytest.mark.parametrize("location", ["", "model.onnx.data"])
-def test_bytes_of_a_file_are_those_of_its_containers(location: str) -> None:
+def test_bytes_of_a_file_are_those_of_its_formats(location: str) -> None:
+    """With steps and zeros, the tables that some share, and what the files say around them."""
     lines = "  %w: f32[256, 256] = weight\n  %y: f32[N, 256] = linear %x, %w"
-    for format, stored in (("i8", 1.0), ("i6", 1.0), ("i4", 0.5), ("i12", 2.0), ("f5e3m1", 4.0)):
+    for format in ("i2", "i3", "i4", "i5", "i6", "i7", "i8", "i9", "i12", "i15", "ternary", "binary", "f16"):
         network = quantized(lines, "%x: f32[N, 256]", f"quantize{{weights={format}, activations=u8}}")
         artifact = CPU.emit(network.graph, network.weights, location=location)
-        found, steps = initializer_bytes(artifact.model), 8 * 256  # with zeros
-        assert stored * 256**2 <= found <= stored * 256**2 + steps, format
+        bits = parse_encoding(format).format.bits
+        assert 0 <= initializer_bytes(artifact.model) - bits * 256**2 // 8 < 5000, format
+        x = inputs_of(network.graph, 2)[0]
+        np.testing.assert_allclose(CPU.load(artifact).run([x.numpy()])[0], network(x).numpy(), rtol=0, atol=1e-5)
+        assert 0 <= artifact.size_bytes - bits * 256**2 // 8 < 7000 + 4096 * 5 * bool(location), format
 
 
-def test_four_bits_in_a_file_still_run_on_integer_kernels() -> None:
-    network = quantized(MLP, "%x: f32[N, 64]", "quantize{weights=i4, activations=u8}").apply("legalize")
+@pytest.mark.parametrize("format", ["i3", "i4", "i5", "i6", "i7", "ternary"])
+@pytest.mark.parametrize(("lines", "inputs", "kernel"), [
+    (MLP.replace("40", "800"), "%x: f32[N, 64]", "QGemm"),
+    (CNN.replace("24", "320"), "%x: f32[N, 16, 8, 8]", "QLinearConv"),
+])  # fmt: skip
+def test_few_bits_in_a_file_still_run_on_integer_kernels(lines: str, inputs: str, kernel: str, format: str) -> None:
+    network = quantized(lines, inputs, f"quantize{{weights={format}, activations=u8}} | place").apply("legalize")
     assert {layer.integer for layer in CPU.plan(network.graph).layers} == {True}
-    session = CPU.load(CPU.emit(network.graph, network.weights), placed=True)
-    kinds = [node.kind for node in session.placement().nodes]
-    assert kinds.count("QGemm") == 2 and "Cast" not in kinds
+    artifact = CPU.emit(network.graph, network.weights)
+    unpacked = emit(network.graph, network.weights, style=Style(packed=False)).SerializeToString()
+    assert artifact.size_bytes < len(unpacked)
+    found, expected = (CPU.load(model, placed=True) for model in (artifact, unpacked))
+    assert found.placement().kernels == expected.placement().kernels
+    assert found.placement().kernels[kernel] == len(CPU.plan(network.graph).layers)
+    x = inputs_of(network.graph, 8, seed=1)[0].numpy()
+    np.testing.assert_array_equal(found.run([x])[0], expected.run([x])[0])
 
 
 @pytest.mark.parametrize(

@@ -82,14 +82,20 @@ def dequantize(reader: Reader, node: NodeProto) -> None:
     reader.alias(reader.values[key])
 
 
+UNPACKING = ("Add", "Cast", "Gather", "Mul", "Reshape", "Slice")
+"""Nodes that codes in pieces pass through."""
+
+
 def remember(reader: Reader) -> None:
     """Note what a node of constants does to codes, beside its numbers: they are stored as codes if an op reads them.
 
-    A Cast makes numbers of codes (or bytes of packed ones), a Sub takes their zeros off, a Gather gives every element
-    the step or zero of its block, and a Mul brings them together.
+    A Cast makes numbers of codes, a Sub takes their zeros off, a Gather gives every element the step or zero of its
+    block, and a Mul brings them together. What puts codes together from pieces (`bits`) says what they are.
     """
     node, constants = reader.node, reader.constants
     first, result = node.input[0], node.output[0]
+    if node.op_type in UNPACKING and constants[result].dtype.kind in "iu":
+        reader.formats[result] = next((f for n in node.input if (f := reader.formats.get(n))), "")
     if node.op_type == "Cast":
         reader.formats[result] = reader.formats.get(first, "")
         if constants[result].dtype == np.float32 and constants[first].dtype.itemsize <= 2:

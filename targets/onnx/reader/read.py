@@ -23,7 +23,7 @@ OLDEST = 13
 """The oldest opset that is read: before it, axes and steps are written in other ways."""
 
 FOLDED_BYTES = 2**26
-"""The largest constant that is computed while reading."""
+"""The largest constant that is computed while reading, but for codes that the file says are some."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +183,8 @@ def _folded(reader: Reader) -> bool:
         reader.constants[node.output[0]] = reader.constants[node.input[0]]
         return True
     operands = {n: reader.constants[n] for n in node.input if n}
-    if sum(a.nbytes for a in operands.values()) > FOLDED_BYTES or node.op_type in ("Expand", "Tile"):
+    large = sum(a.nbytes for a in operands.values()) > FOLDED_BYTES and not any(map(reader.formats.get, operands))
+    if large or node.op_type in ("Expand", "Tile"):
         return False
     from onnx.reference import ReferenceEvaluator
 
