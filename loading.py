@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -80,7 +81,7 @@ def load_network(
         arguments: keyword arguments of what makes the model.
         outputs: where networks will be saved; refused before lowering where that would replace the model's checkpoint.
         tell: called with a sentence where weights are untrained: the file names a checkpoint that is not there, and no
-            `compile` or `sensitivity` has trained one yet.
+            `compile` or `sensitivity` has trained one yet. By default it is a warning.
 
     Raises:
         UsageError: there is no such file, or it is no model; an output is no place for a network.
@@ -99,8 +100,9 @@ def load_network(
     task = load_task(source, input=input, weights=weights, arguments=arguments)
     check_places(outputs, task.checkpoint, task.source)
     task = with_kept_weights(task)
-    if task.untrained and tell is not None:
-        tell(f"{source}: its checkpoint {task.checkpoint} is not there yet: weights are untrained")
+    if task.untrained:
+        told = f"{source}: its checkpoint {task.checkpoint} is not there yet: weights are untrained"
+        warnings.warn(told, stacklevel=2) if tell is None else tell(told)
     return lower_task(task)
 
 

@@ -19,6 +19,10 @@ def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
+def unsaid(text: str) -> None:
+    """Take what a command need not say: that weights are untrained, where none are looked at."""
+
+
 def note(text: str) -> None:
     """A remark to standard error."""
     typer.echo(text, err=True)

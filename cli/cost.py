@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .app import app
-from .console import print_json, print_table
+from .console import print_json, print_table, unsaid
 from .model import Arguments, ExampleInput, Model, WeightsFile
 
 
@@ -24,7 +24,7 @@ def cost(
     from .. import api
     from ..targets import static_cost
 
-    network = api.load_network(model, input=input, weights=weights, arguments=arg)
+    network = api.load_network(model, input=input, weights=weights, arguments=arg, tell=unsaid)
     found = static_cost(network.graph)
     if as_json:
         nodes = [{**asdict(node), "intensity": node.intensity} for node in found.nodes]

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .app import app
-from .console import note, print_json, print_table
+from .console import note, print_json, print_table, unsaid
 from .measure import bytes_of
 from .model import Arguments, ExampleInput, WeightsFile
 
@@ -50,7 +50,9 @@ def profile(
     from ..targets.profile import COLUMNS
 
     a_file = model.endswith(".onnx")
-    source = Path(model) if a_file else api.load_network(model, input=input, weights=weights, arguments=arg)
+    source = (
+        Path(model) if a_file else api.load_network(model, input=input, weights=weights, arguments=arg, tell=unsaid)
+    )
     found = api.profile(
         source,
         target=target,

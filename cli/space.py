@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .app import app
-from .console import note, print_json, print_table
+from .console import note, print_json, print_table, unsaid
 from .model import Arguments, ExampleInput, Model, Rules, WeightsFile, WidthBounds, WidthMultiple, bounds_of
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def space(
         "target": target,
     }
     settings = configuration(flags, path=config).settings
-    found = api.space(api.load_network(model, input=input, weights=weights, arguments=arg), settings)
+    found = api.space(api.load_network(model, input=input, weights=weights, arguments=arg, tell=unsaid), settings)
     if as_json:
         print_json(found.as_dict())
         return

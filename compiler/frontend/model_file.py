@@ -19,6 +19,7 @@ from ..data import seeded
 from ..network import Network
 from ..training_settings import TrainingSettings
 from .given import Given
+from .imports import imported_files
 from .model_values import NAMES, WHAT_TO_WRITE, task_of
 from .sources import FORMS, Reader, from_attribute, from_network, from_program
 from .task import Task
@@ -170,7 +171,13 @@ def _is_function(value: object) -> bool:
 
 
 def _code(path: Path, surroundings: Surroundings) -> str:
-    """The file's code, and that of its folder's modules it has imported, without comments and layout."""
-    files = {getattr(module, "__file__", None) for module in surroundings.modules.values()}
-    texts = [Path(file) for file in sorted(str(file) for file in files if file) if file.endswith(".py")]
-    return "\n".join(ast.dump(ast.parse(file.read_bytes())) for file in (path, *texts))
+    """The file's code, and that of its folder's modules that it imports, without comments and layout.
+
+    Those that it imports by computed names are known where the folder was not on `sys.path` before.
+    """
+    files = imported_files(path)
+    loaded = (getattr(module, "__file__", None) for module in surroundings.modules.values())
+    others = {Path(file).resolve() for file in loaded if file and file.endswith(".py")} - {
+        file.resolve() for file in files
+    }
+    return "\n".join(ast.dump(ast.parse(file.read_bytes())) for file in (*files, *sorted(others)))

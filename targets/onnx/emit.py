@@ -106,7 +106,10 @@ def emit(
         if op.kind in STORED or op.name in writer.folded:
             continue
         writer.op = op
-        _emitter(op, custom or {}, foreign)(writer, op)
+        try:
+            _emitter(op, custom or {}, foreign)(writer, op)
+        except EmissionError as error:
+            raise error.within(graph) from None
     writer.op = None
     for name in graph.outputs:
         _output(writer, name)

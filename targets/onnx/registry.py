@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeAlias
 
-from ...ir import NascError, Op
+from ...ir import Graph, NascError, Op
+from ...ir.places import place
 
 if TYPE_CHECKING:
     from .writer import Writer
@@ -17,11 +18,23 @@ EMITTERS: dict[str, Emitter] = {}
 
 
 class EmissionError(NascError):
-    """An op or a value cannot be written as ONNX; the message names it, and the user's line where there is one."""
+    """An op or a value cannot be written as ONNX; the message names it, and the user's line where there is one.
 
-    def __init__(self, op: Op, message: str, *, mend: str | None = None) -> None:
-        place = f"{op.location}: " if op.location else ""
-        super().__init__(f"{place}error: {op.kind} %{op.name}: {message}", mend=mend)
+    Args:
+        op: what cannot be written.
+        message: why.
+        mend: what to do about it.
+        graph: where it stands; without it only the op's own line is known, which weights and quantizes have none of.
+    """
+
+    def __init__(self, op: Op, message: str, *, mend: str | None = None, graph: Graph | None = None) -> None:
+        self.op, self.why = op, message
+        location = op.location if graph is None else place(graph, op)
+        super().__init__(f"{f'{location}: ' if location else ''}error: {op.kind} %{op.name}: {message}", mend=mend)
+
+    def within(self, graph: Graph) -> EmissionError:
+        """The same error at the user's line that the op stands for in a graph."""
+        return EmissionError(self.op, self.why, mend=self.mend, graph=graph)
 
 
 def emits(*kinds: str) -> Callable[[Emitter], Emitter]:

@@ -54,7 +54,7 @@ def _numbers(provider: str, encoding: Encoding, role: Role) -> Support:
     """Formats and blocks that only change what is stored, or only what the numbers are: nothing computes in them."""
     format, block = encoding.format, encoding.step.block if encoding.step else None
     if provider == "TensorrtExecutionProvider" and (format.is_int or format.is_float):
-        return Support("no", f"not written for TensorRT yet: {encoding}")
+        return Support("no", "not written for TensorRT yet")
     if format.is_float and not block:
         return Support("float", "stored in 8 bits, computed in float")
     if role == "activation":

@@ -40,6 +40,7 @@ def refuse_bf16(graph: Graph, supports: Supports) -> None:
                 op,
                 f"it computes in bf16, and {support.reason}",
                 mend="Convert to f32 or f16, or store weights alone in it (`quantize{weights=bf16}`).",
+                graph=graph,
             )
 
 
@@ -68,7 +69,7 @@ def refuse_codes(graph: Graph, supports: Supports) -> None:
         for type in op.types:
             if why := refused(type, role, supports):
                 mend = SIGNED_ACTIVATION if role == "activation" else SIGNED_WEIGHT
-                raise EmissionError(op, f"it is {type.encoding}: {why}", mend=mend)
+                raise EmissionError(op, f"it is {type.encoding}: {why}", mend=mend, graph=graph)
 
 
 SIGNED_INPUT = "Let it be i8 with the zero 0, or real numbers."

@@ -87,6 +87,17 @@ def test_activations_that_onnx_has_not_are_refused_at_the_line(format: str) -> N
     assert CPU.supports(stepped(format), "activation").runs == "no"
 
 
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [("onnxruntime:cpu", "weights=i8, activations=mxfp4"), ("onnxruntime:tensorrt", "weights=u4, activations=i8")],
+)
+def test_refusals_stand_at_the_line_of_the_layer(target: str, options: str) -> None:
+    """What passes added, and weights, have no line of their own."""
+    network = quantized(MLP, "%x: f32[N, 64]", f"quantize{{layers=fc2, {options}}}").apply("legalize")
+    with pytest.raises(EmissionError, match="mlp.py:5: error: (quantize %relu.q|weight %fc2.w): "):
+        target_named(target).emit(network.graph, network.weights)
+
+
 def test_blocks_need_their_opset() -> None:
     network = quantized(MLP, "%x: f32[N, 64]", "quantize{weights=i8<block 16>}")
     with pytest.raises(UsageError, match="opset 20 has no blocks\n  Take opset 21"):

@@ -453,3 +453,22 @@ def test_a_task_from_python_is_checked_alike() -> None:
 
 def test_every_name_has_a_line_that_shows_how_to_write_it() -> None:
     assert all(WHAT_TO_WRITE[name].startswith(f"{name} = ") for name in NAMES)
+
+
+def test_the_code_is_the_same_wherever_the_program_runs_from(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A script beside the model has the folder on its path, the command has not."""
+    write("WIDTH = 4", "sizes.py")
+    write("import sizes", "parts/__init__.py")
+    write("def data(): return 1", "parts/rows.py")
+    write("raise RuntimeError('nobody imports this')", "other.py")
+    path = write("def late():\n    from parts.rows import data\n" + GOOD)
+    apart = load_task(path).code
+    monkeypatch.syspath_prepend(str(path.parent.resolve()))
+    assert load_task(path).code == apart
+    for changed in ("sizes.py", "parts/__init__.py", "parts/rows.py"):
+        text = Path(changed).read_text()
+        write(f"{text}\nCHANGED = 1", changed)
+        assert load_task(path).code != apart
+        write(text, changed)
+    write("CHANGED = 1", "other.py")
+    assert load_task(path).code == apart
