@@ -20,7 +20,9 @@ from .session import OnnxRuntimeSession, Provider
 from .work import computes_in, is_counted, macs, tensor
 
 WARM = 3
-"""Calls whose times are not used."""
+"""Calls whose times are not used; one where calls are few."""
+FEW, LEAST = 10, 3
+"""Calls that are timed at least, and of networks with so many nodes that ten would fill the profiler."""
 ELEMENTS = {"float32": "float", "float64": "double"}
 """ONNX Runtime's names of element types where they differ from numpy's."""
 ONNX_ELEMENTS = {1: "float", 2: "uint8", 3: "int8", 4: "uint16", 5: "int16", 6: "int32", 7: "int64", 9: "bool",
@@ -42,7 +44,7 @@ def trace(
         inputs: one array per input; None: made-up ones.
         batch: length of the batch axis of made-up inputs.
         threads: threads of the runtime.
-        budget_s: time for the calls; there are at least ten.
+        budget_s: time for the calls; there are at least ten, or three of networks of tens of thousands of nodes.
 
     Raises:
         TargetError: the runtime refuses the model, or notes no whole call.
@@ -54,9 +56,10 @@ def trace(
         arrays = list(inputs) if inputs is not None else filled(session.inputs, batch, known=known).arrays()
         run = session.bind(arrays)
         optimized = file_of(session.optimized)
-        most = max(10, MOST_EVENTS // max(1, len(optimized.nodes)))
+        most = max(LEAST, MOST_EVENTS // max(1, len(optimized.nodes)))
+        least, warm = min(most, FEW), WARM if most > FEW else 1
         began_s, calls = time.perf_counter(), 0
-        while calls < 10 + WARM or (calls < most and time.perf_counter() - began_s < budget_s):
+        while calls < least + warm or (calls < most and time.perf_counter() - began_s < budget_s):
             run()
             calls += 1
         noted = calls_of(json.loads(session.trace()), optimized.holders)
@@ -67,7 +70,7 @@ def trace(
         )
     written = file_of(model)
     covers = cover(written.nodes, optimized.nodes, written.given)
-    kept = noted[WARM:] or noted[-1:]
+    kept = noted[warm:] or noted[-1:]
     nodes = tuple(traced(kernels_of_calls(kept), len(kept), optimized, covers))
     return Trace(nodes, tuple(call.seconds for call in kept), written.nodes, session.metadata)
 
