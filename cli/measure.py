@@ -79,14 +79,16 @@ def measure(
     )
     if as_json:
         print_json(found.as_dict())
-        return
-    print_table(
-        f"{model} on {found.target}, batch {found.batch}, {threads} thread(s)",
-        ["what", "value", "interval"],
-        found.rows(),
-    )
-    for remark in found.remarks():
-        note(remark)
+    else:
+        print_table(
+            f"{model} on {found.target}, batch {found.batch}, {threads} thread(s)",
+            ["what", "value", "interval"],
+            found.rows(),
+        )
+        for remark in found.remarks():
+            note(remark)
+    if found.empty:
+        raise typer.Exit(1)
 
 
 def bytes_of(memory_gib: float) -> int:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .app import app
-from .console import note, print_json, print_table, unsaid
+from .console import note, print_json, print_table, print_text, unsaid
 from .measure import bytes_of
 from .model import Arguments, ExampleInput, WeightsFile
 
@@ -70,10 +70,12 @@ def profile(
         print_json(found.as_dict())
         return
     print_table(
-        f"{model} on {found.target}, batch {batch}, {threads} thread(s)",
+        f"{model} on {found.target}, batch {found.batch}, {threads} thread(s)",
         COLUMNS,
         found.rows(by_kernel=by_kernel),
         numbers=["time", "share", "GMAC/s", "bound", "achieved"],
     )
+    for line in found.summary():
+        print_text(line)
     for remark in found.remarks():
         note(remark)

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..ir import Graph, NascError, layers, operand
 from ..ir.axes import size
-from ..targets.isolation import WorkerError
+from ..targets.isolation import WorkerError, twice
 from .containers import containers
 from .evaluate import Ladder
 from .figures import Figure, Figures, as_dict, of_dict
@@ -18,7 +18,7 @@ from .goals import Goals
 from .observer import Observer
 from .output import deploy, deployed_files
 from .polish import Polish
-from .protocols import Deployed, Judge, Problem
+from .protocols import UNCHECKED, Deployed, Judge, Problem
 from .records import Record
 from .result import LayerRow, Named, Result
 from .smooth import line, smoothed
@@ -218,7 +218,7 @@ class Finish:
             return {}
         self.observer.stage(f"{' and '.join(names)} of the winner, once more")
         try:
-            return self.once(f"measured:{_name(record)}", lambda: judge.measure(network(), names))
+            return self.once(f"measured:{_name(record)}", lambda: twice(lambda: judge.measure(network(), names)))
         except WorkerError as error:  # it was measured before: a search does not end in vain for want of a second look
             self.say(f"the winner could not be measured once more: {error.message}")
             return {}
@@ -230,10 +230,15 @@ class Finish:
             return {}
         if "latency" not in {m.name for m in judge.metrics}:
             return {}
-        return self.once("measured:", lambda: judge.measure(self.problem.builder.source(), ["latency"]))
+        source = self.problem.builder.source
+        try:
+            return self.once("measured:", lambda: twice(lambda: judge.measure(source(), ["latency"])))
+        except WorkerError as error:
+            self.say(f"the source network could not be measured: {error.message}")
+            return {}
 
     def deployed(self, best: Named, winner: Record, network: _Once) -> Deployed:
-        """The winner's files, written unless they are there."""
+        """The winner's files, written unless they are there and were checked."""
         kept = self.study.recall(f"deployed:{_name(winner)}")
         if kept is not None and deployed_files(self.study.output, kept["artifact"]):
             return Deployed(kept["artifact"], kept["check"], of_dict(kept["quality"]), kept.get("tensor_bytes"))
@@ -241,6 +246,12 @@ class Finish:
         deployed = deploy(self.problem, network(), winner, self.study.output)
         if not deployed.check.get("agrees", True):
             raise NascError(f"the exported file does not compute what the network does: {dict(deployed.check)}")
+        if UNCHECKED in deployed.check:
+            self.say(
+                f"the exported file was not compared with the network's own execution: {deployed.check[UNCHECKED]}; "
+                "the same command tries again, and so does `nasc verify`"
+            )
+            return deployed
         self.study.remember(
             f"deployed:{_name(winner)}",
             {

@@ -21,6 +21,7 @@ from ..targets import Artifact, Session, Target, agree, check_placement
 from ..targets.base import Role, Support
 from ..targets.bench import Bench
 from ..targets.energy import Energy, Grade
+from ..targets.isolation import WorkerError, twice
 from ..targets.isolation.bench import IsolatedBench, IsolatedSession
 from ..targets.latency import Latency
 from ..targets.latency_model import OpWork, spent, work_of
@@ -30,7 +31,7 @@ from .artifacts import artifact_of
 from .builder import Candidate, positional, runs
 from .figures import METRICS, Figure, Figures, Metric
 from .files import append_line
-from .protocols import Deployed, Split
+from .protocols import UNCHECKED, Deployed, Split
 from .quality import (
     Difference,
     Quality,
@@ -246,13 +247,31 @@ class TaskJudge:
         """See `Judge.deploy`."""
         made = network.deployable
         artifact = self._emit(made, {"nasc.digest": made.key, **metadata})
+        try:
+            check, figures = twice(lambda: self._checked(made, artifact))
+        except WorkerError as error:  # the file is what the search was for: it is written all the same
+            check, figures = {UNCHECKED: error.message}, {}
+        artifact.save(path)
+        return Deployed(artifact.digest, check, figures, initializer_bytes(artifact.model))
+
+    def _checked(self, network: Network, artifact: Artifact) -> tuple[dict[str, Any], Figures]:
+        """What a file computes beside its network, and its quality on test samples where there are any.
+
+        Raises:
+            NascError: it computes something else.
+            WorkerError: the process that ran it failed.
+        """
         session = self.bench.load(artifact, threads=self.conditions.threads, placed=True)
         samples = self._samples(CHECKED)
-        found = agree(runs(made), session_run(session, made), samples)
-        placement = check_placement(self.target.plan(made.graph), session.placement())
-        agrees = found.sqnr_db >= TOLERANCE_DB
+        found = agree(runs(network), session_run(session, network), samples)
+        placement = check_placement(self.target.plan(network.graph), session.placement())
+        if found.sqnr_db < TOLERANCE_DB:
+            raise NascError(
+                f"the deployed file's outputs differ from the network's: {found.sqnr_db:.1f} dB, "
+                f"expected at least {TOLERANCE_DB} dB"
+            )
         check = {
-            "agrees": agrees,
+            "agrees": True,
             "samples": len(samples[0]),
             "max_difference": found.max_difference,
             "sqnr_db": found.sqnr_db if math.isfinite(found.sqnr_db) else None,
@@ -260,16 +279,7 @@ class TaskJudge:
             "kernels": dict(placement.kernels),
             "float_layers": dict(placement.float_layers),
         }
-        if not agrees:
-            raise NascError(
-                f"the deployed file's outputs differ from the network's: {found.sqnr_db:.1f} dB, "
-                f"expected at least {TOLERANCE_DB} dB"
-            )
-        artifact.save(path)
-        figures: Figures = {}
-        if "test" in self.splits:
-            figures = self.assess(session_run(session, made), "test")
-        return Deployed(artifact.digest, check, figures, initializer_bytes(artifact.model))
+        return check, self.assess(session_run(session, network), "test") if "test" in self.splits else {}
 
     def _samples(self, count: int) -> Sequence[Tensor]:
         data = self.task.data("validation")

@@ -111,13 +111,18 @@ class Builder(Protocol[NetworkT]):
         ...
 
 
+UNCHECKED = "unchecked"
+"""The key of a check that could not be made; its value says why."""
+
+
 @dataclass(frozen=True)
 class Deployed:
     """What became of a network on the target.
 
     Args:
         artifact: digest of the file's bytes.
-        check: the comparison of the file's outputs with the network's: `agrees`, figures, number of samples.
+        check: the comparison of the file's outputs with the network's: `agrees`, figures, number of samples; or
+            `UNCHECKED` alone and why there was none.
         quality: by running the file itself: figures on the test samples.
         tensor_bytes: of the tensors in the file and beside it; None: not known.
     """

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any
 
 from .figures import Figure, Figures, Metric, shown, value_text
+from .protocols import UNCHECKED
 from .records import Record, label
 from .report_plots import front_plot, history_plot, plotly_script
 from .report_style import STYLE
@@ -163,7 +164,9 @@ def _how(result: Result) -> str:
     parts.append(f'<div class="plot small">{history_plot(result)}</div>')
     parts.append(_states(result))
     parts.append(_seconds(result))
-    if result.deployed.check:
+    if (why := result.deployed.check.get(UNCHECKED)) is not None:
+        parts.append(f"<p>The exported file was not compared with the network's own execution: {escape(why)}.</p>")
+    elif result.deployed.check:
         facts = ", ".join(f"{key.replace('_', ' ')}: {_fact(value)}" for key, value in result.deployed.check.items())
         parts.append(f"<p>The exported file was compared with the network's own execution: {escape(facts)}.</p>")
     return "".join(parts)

@@ -60,12 +60,14 @@ class Signature:
         dtype: numpy's name of its element type; the runtime's own where numpy has none.
         shape: its lengths; None where the file leaves them open.
         symbols: what the file calls its open lengths, `N`; empty for an axis whose length is fixed or has no name.
+        ranked: whether the file says how many axes it has; if not, `shape` is empty.
     """
 
     name: str
     dtype: str
     shape: tuple[int | None, ...]
     symbols: tuple[str, ...] = ()
+    ranked: bool = True
 
     def __str__(self) -> str:
         return f"{self.name}: {self.type}"
@@ -74,7 +76,7 @@ class Signature:
     def type(self) -> str:
         """Its element type and lengths for people: `float32[N, 3, 32, 32]`."""
         lengths = (self.symbol(axis) or "?" if n is None else str(n) for axis, n in enumerate(self.shape))
-        return f"{self.dtype}[{', '.join(lengths)}]"
+        return f"{self.dtype}[{', '.join(lengths) if self.ranked else '...'}]"
 
     def symbol(self, axis: int) -> str:
         """What the file calls the length of an axis; empty where it has no name."""

@@ -206,9 +206,8 @@ class Bench:
             "values": "given" if made is None else MADE_UP,
             "lock": "taken here" if self.lock else "held by the caller",
         }
-        if made is not None:
-            conditions = replace(conditions, batch=made.batch)
-        return profile_of(self.target.name, conditions, latency, traced, device, provenance)
+        batch = conditions.batch if made is None else made.batch
+        return profile_of(self.target.name, conditions, latency, traced, device, provenance, batch)
 
     def meter(self, conditions: Conditions) -> EnergyMeter:
         """The energy meter for some conditions.

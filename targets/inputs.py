@@ -149,10 +149,11 @@ def filled(
         place: what to call the model in errors.
 
     Raises:
-        UsageError: what was asked for does not fit the file, the batch is fixed at another length, or a length is open
-            that nobody asked for.
+        UsageError: what was asked for does not fit the file, the batch is fixed at another length, or a length or a
+            whole shape is open that nobody asked for.
     """
     wanted = _matched(signatures, asked, place)
+    signatures = _ranked(signatures, wanted, place)
     lengths: dict[Key, int] = {}
     for signature, entry in zip(signatures, wanted, strict=True):
         if entry is not None:
@@ -195,6 +196,23 @@ def _matched(signatures: Sequence[Signature], asked: Sequence[InputShape], place
             mend=f"It has {has}. Name those that you mean, as in --input NAME=1x3.",
         )
     return list(asked) or [None] * len(signatures)
+
+
+def _ranked(
+    signatures: Sequence[Signature], wanted: Sequence[InputShape | None], place: str
+) -> tuple[Signature, ...]:  # fmt: skip
+    """The inputs, those without a shape in the file with the one that was asked for.
+
+    Raises:
+        UsageError: none was asked for.
+    """
+    pairs = list(zip(signatures, wanted, strict=True))
+    if left := [s for s, entry in pairs if not s.ranked and entry is None]:
+        raise UsageError(
+            f"{place}: the file says no shape of input {', '.join(map(str, left))}",
+            mend=f"Say it, such as {' '.join(f'--input {s.name}=1x3x224x224' for s in left)}.",
+        )
+    return tuple(s if s.ranked or entry is None else Signature(s.name, s.dtype, entry.shape) for s, entry in pairs)
 
 
 def _bind(signature: Signature, asked: InputShape, lengths: dict[Key, int], place: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -26,6 +27,8 @@ LOADING_S = 120.0
 """How long loading the models may take by default, and a few calls of each."""
 REST_S = 15.0
 """What an energy meter needs beside its budget: rest before and after, and the windows that have begun."""
+THREADS_PER_PROCESSOR = 4
+"""More threads than that are a slip, for which the runtime would take minutes to load a model."""
 TOO_FEW = "too few rounds for an interval"
 
 
@@ -47,8 +50,8 @@ class Conditions:
         exact_batch: refuse files whose batch is fixed at another length, and do not measure them at their own.
 
     Raises:
-        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, or a time or a memory that
-            is not more than 0 and finite.
+        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, far more threads than
+            processors, or a time or a memory that is not more than 0 and finite.
     """
 
     metrics: tuple[str, ...] = ("latency",)
@@ -73,6 +76,12 @@ class Conditions:
             raise UsageError(f"the batch must be at least 1; found {self.batch}")
         if self.threads < 1:
             raise UsageError(f"the runtime needs at least 1 thread; found {self.threads}")
+        processors = os.cpu_count() or 1
+        if self.threads > THREADS_PER_PROCESSOR * processors:
+            raise UsageError(
+                f"{self.threads} threads are more than {THREADS_PER_PROCESSOR} for each of {processors} processor(s)",
+                mend="More threads than processors take time from each other; leave --threads out for one.",
+            )
         gib = None if self.memory_limit_bytes is None else self.memory_limit_bytes / 2**30
         for name, value, unit in (("budget", self.budget_s, "s"), ("limit", self.limit_s, "s"), ("memory", gib, "GiB")):
             if value is not None and not 0 < value < math.inf:
@@ -117,6 +126,11 @@ class Measurement:
     baseline_energy: Energy | None = None
     provenance: dict[str, Any] = field(default_factory=dict[str, Any])
     no_floor: str | None = None
+
+    @property
+    def empty(self) -> bool:
+        """Whether none of the figures asked for could be had; see `remarks` for the reason."""
+        return self.latency is None and (self.energy is None or self.energy.energy_j is None)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

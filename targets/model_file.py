@@ -28,7 +28,22 @@ def model_file(source: str | Path, asker: str) -> Path:
         asker: who takes it, for messages: `measure`, `profile`.
 
     Raises:
-        UsageError: there is no such file, or it is something else.
+        UsageError: there is no such file, it may not be read, or it is something else.
+    """
+    try:
+        return _model_file(source, asker)
+    except PermissionError as error:
+        raise UsageError(
+            f"{source}: error: this file may not be read (permission denied)",
+            mend=f"Allow it with `chmod a+r {source}`, and `a+x` on its folders; or run nasc as its owner.",
+        ) from error
+
+
+def _model_file(source: str | Path, asker: str) -> Path:
+    """See `model_file`.
+
+    Raises:
+        PermissionError: it may not be read.
     """
     import onnx
     from google.protobuf.message import DecodeError

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from .artifact import Artifact
 from .base import Array, Target
-from .cover import FileNode
 from .device_profile import DeviceProfile, Limit, Roof
 from .latency import Latency
 from .measure import Conditions, seconds
+from .naming import Naming
 from .trace import Trace, TracedNode
 
-HEAVY = ("Conv", "ConvTranspose", "Gemm", "MatMul", "MatMulNBits", "Einsum", "Attention")
-"""Kinds of file nodes that a merged kernel is called by."""
 COARSE_S = 5e-6
 """Times of a kernel up to which the profiler's step of a microsecond shows."""
+STEP_S = 1e-6
+"""The profiler's step."""
+GAP = 0.2
+"""Share of the latency outside of kernels from which on it is said."""
+NONE: tuple[tuple[None, str], float] = (None, ""), 0.0
+"""No part of a bound."""
 
 
 @dataclass(frozen=True)
@@ -35,14 +39,17 @@ class KernelProfile:
             only converts values.
         location: the user's line of the layer, where the file says it.
         format: what it computes in: `i8` for integer kernels, `f8`, `f32`.
-        time_s: lower decile of its times.
+        time_s: lower decile of its times; 0 where it holds others, whose times are their own.
         share: of the time of all kernels.
-        macs: multiply-additions, as the kernel runs them.
-        activation_bytes: bytes of activations read and written.
-        stored_bytes: bytes of stored tensors read.
-        roof: the least time that the device needs for it; None without a device profile.
-        runs: how many kernels this stands for; 1, but for a layer's.
+        macs: multiply-additions in a call, as the kernel runs them.
+        activation_bytes: bytes of activations read and written in a call.
+        stored_bytes: bytes of stored tensors read in a call.
+        roof: the least time that the device needs for it; None without a device profile, or where its work is not
+            counted.
+        runs: how often it runs in a call, more than once in loops; for a layer, the sum over its kernels.
         times_s: its time in each call; none for a layer's.
+        holds: whether others run in its body, as in a loop's.
+        counted: whether `macs` holds what it multiplies.
     """
 
     name: str
@@ -60,16 +67,18 @@ class KernelProfile:
     roof: Roof | None = None
     runs: int = 1
     times_s: tuple[float, ...] = field(default=(), repr=False)
+    holds: bool = False
+    counted: bool = True
 
     @property
     def coarse(self) -> bool:
-        """Whether the profiler's step decides its time; every kernel of a layer brings a step of its own."""
-        return self.time_s < COARSE_S * self.runs
+        """Whether the profiler's step decides its time; every run of a kernel of a layer brings a step of its own."""
+        return not self.holds and self.time_s < COARSE_S * self.runs
 
     @property
     def achieved(self) -> float | None:
-        """The roof's time over the kernel's: 1 is the best the device can do; None without a profile, or if coarse."""
-        return None if self.roof is None or self.coarse else self.roof.seconds / self.time_s
+        """The roof's time over the kernel's: 1 is the best the device can do; None without a roof or if coarse."""
+        return None if self.roof is None or self.coarse or self.holds else self.roof.seconds / self.time_s
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data for JSON; times of calls to five digits, which are the profiler's microseconds up to 0.1 s."""
@@ -112,28 +121,51 @@ class NetworkProfile:
         return sum(k.time_s for k in self.kernels)
 
     @property
+    def uncounted(self) -> tuple[KernelProfile, ...]:
+        """The kernels whose work is not counted; without it there is no bound of the whole."""
+        return tuple(k for k in self.kernels if not k.counted)
+
+    @property
     def bound_s(self) -> float | None:
-        """The least time of the whole: a call, every node's overhead, every kernel's roof; None without a profile."""
-        if self.device is None:
-            return None
-        work_s = sum(k.roof.seconds for k in self.kernels if k.roof is not None)
-        return self.device.call_s + len(self.kernels) * self.device.node_s + work_s
+        """The least time of the whole: a call, every node's overhead, every kernel's roof.
+
+        None without a profile of the device, or where the work of a kernel is not counted.
+        """
+        return sum(self._bounds.values()) or None
+
+    @property
+    def _bounds(self) -> dict[tuple[Limit, str], float]:
+        """The parts of `bound_s` by what sets them and, of the memory's, by the level."""
+        if self.device is None or self.uncounted:
+            return {}
+        nodes = sum(k.runs for k in self.kernels)
+        found: dict[tuple[Limit, str], float] = {("overhead", ""): self.device.call_s + nodes * self.device.node_s}
+        for roof in (k.roof for k in self.kernels if k.roof is not None):
+            found[roof.limit, roof.level] = found.get((roof.limit, roof.level), 0.0) + roof.seconds
+        return found
 
     @property
     def limit(self) -> Limit | None:
-        """What most of `bound_s` goes to; None without a profile."""
-        if self.device is None:
-            return None
-        parts: dict[Limit, float] = {"overhead": self.device.call_s + len(self.kernels) * self.device.node_s}
-        for kernel in self.kernels:
-            if kernel.roof is not None:
-                parts[kernel.roof.limit] = parts.get(kernel.roof.limit, 0.0) + kernel.roof.seconds
-        return max(parts, key=lambda name: parts[name])
+        """What most of `bound_s` goes to; None where there is none."""
+        parts: dict[Limit, float] = {}
+        for (limit, _), seconds_ in self._bounds.items():
+            parts[limit] = parts.get(limit, 0.0) + seconds_
+        return max(parts, key=lambda name: parts[name], default=None)
+
+    @property
+    def level(self) -> str:
+        """Where most of the bytes of `limit` are; empty where something else than memory sets it."""
+        return max((e for e in self._bounds.items() if e[0][0] == self.limit), key=lambda e: e[1], default=NONE)[0][1]
 
     @property
     def achieved(self) -> float | None:
-        """`bound_s` over the latency without the profiler; None without a device profile."""
+        """`bound_s` over the latency without the profiler; None where there is no bound."""
         return None if self.bound_s is None else self.bound_s / self.latency.median_s
+
+    @property
+    def unattributed_s(self) -> float:
+        """The part of the latency that is in no kernel; 0 where kernels take longer, as the profiler slows them."""
+        return max(0.0, self.latency.median_s - self.kernels_s)
 
     @property
     def layers(self) -> tuple[KernelProfile, ...]:
@@ -143,20 +175,48 @@ class NetworkProfile:
             found.setdefault(kernel.layer, []).append(kernel)
         return tuple(map(joined, found.values()))
 
+    @property
+    def _holders(self) -> str:
+        """Layers with bodies, as a list."""
+        return ", ".join(dict.fromkeys(k.layer for k in self.kernels if k.holds))
+
     def rows(self, *, by_kernel: bool = False) -> list[tuple[str, ...]]:
         """The lines of a table; see `COLUMNS`."""
         return [row(entry) for entry in (self.kernels if by_kernel else self.layers)]
 
-    def remarks(self) -> list[str]:
-        """What to know before using the figures, and the figures of the whole."""
+    def summary(self) -> list[str]:
+        """The figures of the whole."""
         found = [
             f"latency without the profiler {seconds(self.latency.median_s)}, "
             f"kernels together {seconds(self.kernels_s)} (lower deciles of {self.calls} calls)"
         ]
         if self.bound_s is not None and self.achieved is not None:
             found.append(
-                f"the least this device needs: {seconds(self.bound_s)} ({self.achieved:.0%}), most of it {self.limit}"
+                f"the least this device needs: {seconds(self.bound_s)}, {self.achieved:.0%} of the latency; most of it "
+                + (self.level or str(self.limit))
             )
+        return found
+
+    def remarks(self) -> list[str]:
+        """What to know before using the figures."""
+        found: list[str] = []
+        runs = sum(k.runs for k in self.kernels)
+        if self.unattributed_s > max(GAP * self.latency.median_s, STEP_S * (runs + 1)):
+            share = self.unattributed_s / self.latency.median_s
+            found.append(
+                f"{seconds(self.unattributed_s)} of the latency, {share:.0%}, are in no kernel: what the runtime needs "
+                f"to call the network and to start {runs} kernels" + (", and its loops" if self._holders else "")
+            )
+        if self.kernels_s > (1 + GAP) * self.latency.median_s + STEP_S * runs:
+            found.append("kernels together take longer than the network without the profiler, which slows short ones")
+        if self._holders:
+            found.append(
+                f"{self._holders}: its time and work are those of the kernels in its body; what the runtime needs "
+                "beside them to run the body cannot be told from the profiler's own time"
+            )
+        if self.device is not None and self.uncounted:
+            names = ", ".join(dict.fromkeys(f"{k.layer} ({k.kernel})" for k in self.uncounted))
+            found.append(f"the work of {names} is not counted, so there is no bound for it and for the whole")
         coarse = sum(k.time_s for k in self.kernels if k.coarse)
         if coarse > 0.1 * self.kernels_s or not self.kernels_s:
             found.append(
@@ -179,6 +239,8 @@ class NetworkProfile:
             "kernels_s": self.kernels_s,
             "bound_s": self.bound_s,
             "limit": self.limit,
+            "level": self.level,
+            "unattributed_s": self.unattributed_s,
             "achieved": self.achieved,
             "kernels": [k.as_dict() for k in self.kernels],
             "layers": [k.as_dict() for k in self.layers],
@@ -201,12 +263,12 @@ def row(entry: KernelProfile) -> tuple[str, ...]:
         entry.kernel,
         entry.provider.removesuffix("ExecutionProvider"),
         entry.format,
-        seconds(entry.time_s),
-        f"{entry.share:.1%}",
+        "" if entry.holds else seconds(entry.time_s),
+        "" if entry.holds else f"{entry.share:.1%}",
         rate,
-        "" if roof is None else seconds(roof.seconds),
+        "" if roof is None or entry.holds else seconds(roof.seconds),
         "" if entry.achieved is None else f"{entry.achieved:.0%}",
-        "" if roof is None else roof.level or roof.limit,
+        "" if roof is None or entry.holds else roof.level or roof.limit,
         "/".join(entry.location.split("/")[-2:]),
     )
 
@@ -215,7 +277,12 @@ def joined(kernels: Sequence[KernelProfile]) -> KernelProfile:
     """Several kernels of one layer as one entry; it is called by the one that takes longest."""
     first = max(kernels, key=lambda k: (k.macs, k.time_s))
     roofs = [k.roof for k in kernels if k.roof is not None]
-    roof = None if not roofs else replace(max(roofs, key=lambda r: r.seconds), seconds=sum(r.seconds for r in roofs))
+    counted = all(k.counted for k in kernels)
+    roof = (
+        None
+        if not roofs or not counted
+        else replace(max(roofs, key=lambda r: r.seconds), seconds=sum(r.seconds for r in roofs))
+    )
     return replace(
         first,
         kernel=" + ".join(dict.fromkeys(k.kernel for k in kernels)),
@@ -227,8 +294,10 @@ def joined(kernels: Sequence[KernelProfile]) -> KernelProfile:
         activation_bytes=sum(k.activation_bytes for k in kernels),
         stored_bytes=sum(k.stored_bytes for k in kernels),
         roof=roof,
-        runs=len(kernels),
+        runs=sum(k.runs for k in kernels),
         times_s=(),
+        holds=all(k.holds for k in kernels),
+        counted=counted,
     )
 
 
@@ -274,6 +343,7 @@ def profile_of(
     traced: Trace,
     device: DeviceProfile | None,
     provenance: Mapping[str, Any],
+    batch: int,
 ) -> NetworkProfile:
     """A profile from what was measured.
 
@@ -284,10 +354,11 @@ def profile_of(
         traced: with it.
         device: what the device can do, for bounds.
         provenance: when, where and with what.
+        batch: length of the batch axis that was measured.
     """
     return NetworkProfile(
         target,
-        conditions.batch,
+        batch,
         conditions.threads,
         len(traced.calls_s),
         kernels_of(traced, device),
@@ -312,18 +383,32 @@ def kernels_of(traced: Trace, device: DeviceProfile | None = None) -> tuple[Kern
     """
     naming = Naming(traced.written, traced.nodes, nasc=is_nascs(traced))
     total_s = sum(node.time_s for node in traced.nodes) or 1.0
-    held = sum({(t.element, t.shape, v): t.bytes for node in traced.nodes for v, t in node.stored.items()}.values())
-    return tuple(_kernel(node, naming, total_s, held, device) for node in traced.nodes)
+    held = _held(traced.nodes)
+    turns = {node.within[0]: _held([n for n in traced.nodes if n.within[:1] == node.within[:1]])
+             for node in traced.nodes if node.runs > 1 and node.within}  # fmt: skip
+    return tuple(
+        _kernel(
+            node, naming, total_s, turns.get(node.within[0], held) if node.runs > 1 and node.within else held, device
+        )
+        for node in traced.nodes
+    )
+
+
+def _held(nodes: Sequence[TracedNode]) -> int:
+    """The bytes of all stored tensors that some nodes read."""
+    return sum({(t.element, t.shape, v): t.bytes for node in nodes for v, t in node.stored.items()}.values())
 
 
 def _kernel(
     node: TracedNode, naming: Naming, total_s: float, held: int, device: DeviceProfile | None
 ) -> KernelProfile:  # fmt: skip
-    stored = sum(t.bytes for t in node.stored.values())
-    moved = sum(t.bytes for t in (*node.inputs, *node.outputs)) - stored
     layer = naming.layer(node)
+    roof = None
+    if device is not None and node.counted:
+        once = node.activation_bytes / node.runs
+        roof = device.roof(node.macs, [(node.activation_bytes, once), (node.stored_bytes, held)], node.format)
     return KernelProfile(
-        node.name,
+        "/".join((*node.within, node.name)),
         node.kind,
         node.provider,
         layer,
@@ -333,87 +418,11 @@ def _kernel(
         node.time_s,
         node.time_s / total_s,
         node.macs,
-        moved,
-        stored,
-        None if device is None else device.roof(node.macs, [(moved, moved), (stored, held)], node.format),
-        times_s=node.times_s,
+        node.activation_bytes,
+        node.stored_bytes,
+        roof,
+        node.runs,
+        node.times_s,
+        node.holds,
+        node.counted,
     )
-
-
-@dataclass
-class Naming:
-    """Ops by the names of a file's nodes.
-
-    Args:
-        written: the file's nodes.
-        ran: the nodes that ran.
-        nasc: whether nasc wrote the file; then what stands before a slash is the op.
-    """
-
-    written: Sequence[FileNode]
-    ran: Sequence[TracedNode]
-    nasc: bool
-    _nodes: dict[str, FileNode] = field(init=False)
-    _readers: dict[str, list[FileNode]] = field(init=False)
-    _producers: dict[str, FileNode] = field(init=False)
-    _kernels: dict[str, TracedNode] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._nodes = {node.name: node for node in self.written}
-        self._producers = {value: node for node in self.written for value in node.outputs}
-        self._kernels = {name: node for node in self.ran for name in node.cover.nodes}
-        self._readers = {}
-        for node in self.written:
-            for value in node.inputs:
-                self._readers.setdefault(value, []).append(node)
-
-    def op(self, node: str) -> str:
-        """The op of a file's node."""
-        return node.partition("/")[0] if self.nasc else node
-
-    def ops(self, node: TracedNode) -> tuple[str, ...]:
-        """The ops that a running node computes."""
-        return tuple(dict.fromkeys(map(self.op, node.cover.nodes)))
-
-    def layer(self, node: TracedNode) -> str:
-        """The op that a running node counts for."""
-        found = [self._nodes[name] for name in node.cover.nodes]
-        if not found:
-            return self._beside(node) or node.name
-        if (heavy := next((n for n in found if n.kind in HEAVY), None)) is not None:
-            return self.op(heavy.name)
-        last = found[-1]
-        if last.kind == "DequantizeLinear" and (readers := self._readers.get(last.outputs[0])):
-            return self._counts_for(readers[0])
-        return self.op(last.name)
-
-    def _beside(self, node: TracedNode) -> str:
-        """The layer of the kernel that needs a value laid out anew: one that gives it or reads it.
-
-        Blocked layouts begin at what reads the value in blocks and end at what gives it so; other layouts are those of
-        heavy kernels, on either side.
-        """
-        gives = [found for found in [self._producers.get(node.cover.value)] if found is not None]
-        reads = self._readers.get(node.cover.value, [])
-        near = [*reads, *gives] if node.kind == "ReorderInput" else [*gives, *reads]
-        heavy = [] if node.kind == "ReorderOutput" else filter(self._is_heavy, near)
-        return next((self._counts_for(found) for found in (*heavy, *near)), "")
-
-    def _counts_for(self, node: FileNode) -> str:
-        """The layer of the kernel that computes a file's node."""
-        kernel = self._kernels.get(node.name)
-        return self.op(node.name) if kernel is None else self.layer(kernel)
-
-    def _is_heavy(self, node: FileNode) -> bool:
-        """Whether the kernel that computes a file's node computes a heavy one."""
-        kernel = self._kernels.get(node.name)
-        return kernel is not None and any(self._nodes[name].kind in HEAVY for name in kernel.cover.nodes)
-
-    def location(self, op: str) -> str:
-        """The user's line of an op, as the file has it."""
-        if not self.nasc:
-            return ""
-        return next((n.location for n in self._named(op) if n.location), "")
-
-    def _named(self, op: str) -> Iterable[FileNode]:
-        return (node for node in self.written if self.op(node.name) == op)

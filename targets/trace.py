@@ -42,13 +42,20 @@ class TracedNode:
         name: its name after the runtime's optimisation.
         kind: its kernel.
         provider: which execution provider ran it.
-        times_s: its time in each call.
+        times_s: its time in each call, all runs together.
         inputs: what it read, stored tensors included.
         outputs: what it gave.
         stored: the stored tensors among what it read, by name.
-        macs: its multiply-additions, as it runs them: with channels that the runtime adds to fill its registers.
+        macs: its multiply-additions in a call, as it runs them: with channels that the runtime adds to fill its
+            registers.
         format: what it computes in: `i8` for integer kernels, `f8`, `f32`.
-        cover: the nodes of the file that it computes.
+        cover: the nodes of the file that it computes, or of which it computes a part.
+        activation_bytes: bytes of activations that it reads and writes in a call.
+        stored_bytes: bytes of stored tensors that it reads in a call.
+        runs: how often it runs in a call; `inputs`, `outputs` are those of the first.
+        within: names of the nodes in whose bodies it runs, the outermost first.
+        holds: whether others run in its body; its own time is not known then, and `times_s` is empty.
+        counted: whether `macs` holds what it multiplies.
     """
 
     name: str
@@ -61,10 +68,18 @@ class TracedNode:
     macs: int = 0
     format: str = "f32"
     cover: Cover = field(default_factory=Cover)
+    activation_bytes: int = 0
+    stored_bytes: int = 0
+    runs: int = 1
+    within: tuple[str, ...] = ()
+    holds: bool = False
+    counted: bool = True
 
     @property
     def time_s(self) -> float:
-        """The lower decile of its times: other processes and interrupts only ever add to them."""
+        """The lower decile of its times: other processes and interrupts only ever add to them; 0 if it holds others."""
+        if self.holds:
+            return 0.0
         return sorted(self.times_s)[len(self.times_s) // 10]
 
 

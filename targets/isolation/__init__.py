@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from .worker import Ending, Worker, WorkerError
+from .worker import Ending, Worker, WorkerError, twice
 
-__all__ = ["Ending", "Worker", "WorkerError"]
+__all__ = ["Ending", "Worker", "WorkerError", "twice"]

@@ -21,15 +21,18 @@ import tempfile
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from socket import socket, socketpair
-from typing import Any
+from typing import Any, TypeVar
 
 from ...ir.errors import NascError
 from .child import means_no_memory
 from .wire import receive, send
+
+Answer = TypeVar("Answer")
 
 START_LIMIT_S = 120.0
 """The longest time to wait for a new process: importing takes half a second on an idle machine."""
@@ -272,6 +275,18 @@ class Worker:
             Ending.MEMORY,
             mend="Allow more: --memory, or measure.memory_limit_bytes in a search; or take a smaller batch.",
         )
+
+
+def twice(ask: Callable[[], Answer]) -> Answer:
+    """An answer; asked for once more where the process failed: of a new one, unless it lives (`Ending.FAULT`).
+
+    Raises:
+        WorkerError: the second one failed as well.
+    """
+    try:
+        return ask()
+    except WorkerError:
+        return ask()
 
 
 def most_memory_bytes() -> int | None:

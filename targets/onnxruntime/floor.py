@@ -36,13 +36,14 @@ def floor_model(inputs: Sequence[Signature], nodes: int) -> bytes:
     for signature in inputs:
         tensor = graph.input.add(name=signature.name).type.tensor_type
         tensor.elem_type = element_of(signature.dtype)
-        tensor.shape.SetInParent()
+        if signature.ranked:
+            tensor.shape.SetInParent()
         for axis, length in enumerate(signature.shape):
             symbol = signature.symbol(axis)
             tensor.shape.dim.add(**({"dim_value": length} if length is not None else {"dim_param": symbol or None}))
-    first = min(inputs, key=lambda s: (None not in s.shape, not _sliced(s)))
+    first = min(inputs, key=lambda s: (s.ranked and None not in s.shape, not _sliced(s)))
     element, rank = element_of(first.dtype), len(first.shape)
-    if None in first.shape:
+    if None in first.shape or not first.ranked:
         element = INT64
         graph.node.add(op_type="Shape", input=[first.name], output=["0"])
     elif not rank:

@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ..inputs import is_number, number
 from ..plan import Node, Placement
 from .elements import DTYPES, element_of, is_numpys
 from .library import REFUSALS, ort
+from .ranks import unranked
 
 Provider = tuple[str, Mapping[str, Any]]
 
@@ -83,7 +85,7 @@ class OnnxRuntimeSession:
                 self._session = _open(given, options, provider)
                 self._optimized = Path(options.optimized_model_filepath).read_bytes()
         self._provider = provider[0]
-        self._inputs = tuple(map(_signature, self._session.get_inputs()))
+        self._inputs = _inputs(self._session, model)
         self._outputs = tuple(map(_signature, self._session.get_outputs()))
         self._names = [o.name for o in self._outputs]
         self._plain = all(is_numpys(number(s)) for s in (*self._inputs, *self._outputs) if is_number(s))
@@ -213,12 +215,23 @@ def _fitting(signature: Signature, array: Array) -> Array:
     if array.dtype.name != signature.dtype:
         raise TargetError(f"input {signature.name} is {signature.dtype}, found {array.dtype}")
     expected = signature.shape
+    if not signature.ranked:
+        return np.ascontiguousarray(array)
     if len(array.shape) != len(expected) or any(
         n is not None and n != m for n, m in zip(expected, array.shape, strict=True)
     ):
         shown = signature.type.removeprefix(signature.dtype)
         raise TargetError(f"input {signature.name} has the shape {shown}, found {list(array.shape)}")
     return np.ascontiguousarray(array)
+
+
+def _inputs(session: Any, model: Artifact | Path | bytes) -> tuple[Signature, ...]:
+    """What a session reads; the file is asked whether what the runtime shows as a scalar is one."""
+    found = tuple(map(_signature, session.get_inputs()))
+    if all(signature.shape for signature in found):
+        return found
+    open_ranks = unranked(model)
+    return tuple(replace(s, ranked=s.name not in open_ranks) for s in found)
 
 
 def _signature(entry: Any) -> Signature:

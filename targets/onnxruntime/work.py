@@ -20,7 +20,16 @@ PRODUCTS = frozenset({
     "Gemm", "FusedGemm", "QGemm", "MatMul", "FusedMatMul", "QLinearMatMul", "MatMulInteger", "MatMulIntegerToFloat",
     "DynamicQuantizeMatMul", "TransposeMatMul", "GemmFloat8",
 })  # fmt: skip
+VECTORS = frozenset({"MatMul", "FusedMatMul"})
+"""Products of which an operand may have a single axis."""
 BLOCKED = frozenset({"MatMulNBits"})
+RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
+UNCOUNTED = frozenset({
+    "Attention", "DecoderMaskedMultiHeadAttention", "DecoderMaskedSelfAttention", "DeformConv", "DFT",
+    "DynamicQuantizeLSTM", "Einsum", "GroupQueryAttention", "MatMulBnb4", "MoE", "MultiHeadAttention",
+    "PackedAttention", "PackedMultiHeadAttention", "PagedAttention", "QAttention", "QMoE", "SparseAttention", "STFT",
+})  # fmt: skip
+"""Kinds that multiply tensors, and for which there is no formula here."""
 
 
 def tensor(element: str, shape: Sequence[int]) -> Tensor:
@@ -34,6 +43,8 @@ def macs(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
     Steps and zeros of quantized kernels stand between the operands; they have at most one axis and are passed over.
     """
     wide = [t for t in inputs if len(t.shape) >= 2]
+    if outputs and kind in VECTORS and len(inputs) >= 2 and len(wide) < 2 and inputs[0].shape:
+        return outputs[0].elements * inputs[0].shape[-1]
     if not outputs or not wide:
         return 0
     if kind in CONVOLUTIONS and len(wide) >= 2:
@@ -45,7 +56,17 @@ def macs(kind: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
         return outputs[0].elements * inner
     if kind in BLOCKED:
         return outputs[0].elements * wide[0].shape[-1]
+    if kind in RECURRENT and len(wide) >= 3:
+        return prod(wide[0].shape[:-1]) * (wide[1].elements + wide[2].elements)
     return 0
+
+
+def is_counted(kind: str, counted: int, outputs: Sequence[Tensor]) -> bool:
+    """Whether `macs` holds what a kernel multiplies: it has no formula for some, and needs the shapes of the others."""
+    if kind in UNCOUNTED:
+        return False
+    multiplies = kind in CONVOLUTIONS | TRANSPOSED | PRODUCTS | BLOCKED | RECURRENT
+    return counted > 0 or not multiplies or not any(t.elements for t in outputs)
 
 
 def computes_in(kind: str, inputs: Sequence[Tensor]) -> str:

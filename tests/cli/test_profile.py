@@ -78,7 +78,8 @@ def test_a_profile_names_layers_lines_and_bounds(files: Path) -> None:
     done = run("profile", "net.nasc", "--target", "onnxruntime:cpu", "--budget", "0.1", "--batch", "64")
     assert "calibrating onnxruntime:cpu" in done.stderr
     assert "fc" in done.stdout and "net.py:7" in done.stdout and "achieved" in done.stdout
-    assert "latency without the profiler" in done.stderr
+    assert "latency without the profiler" in done.stdout and "the least this device needs" in done.stdout
+    assert "batch 64" in done.stdout
     again = run("profile", "net.nasc", "--target", "onnxruntime:cpu", "--budget", "0.1", "--json")
     assert "calibrating" not in again.stderr
     found = json.loads(again.stdout)

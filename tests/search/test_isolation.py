@@ -170,3 +170,67 @@ def test_control_in_the_same_process_an_error_is_survived_but_nothing_else_could
     assert len(failed) == 1
     assert "Failed to allocate memory" in (failed[0].reason or "")
     assert not isinstance(judge.bench, IsolatedBench)
+
+
+@dataclass(eq=False)
+class Starved(TaskJudge):
+    """A judge whose process has no memory when the winner's file is checked.
+
+    Args:
+        failures: so many checks fail.
+        checks: how many were made.
+    """
+
+    failures: int = 0
+    checks: int = 0
+
+    def _checked(self, network: Network, artifact: Artifact) -> tuple[dict[str, Any], Figures]:
+        self.checks += 1
+        if self.checks <= self.failures:
+            self.bench.measure(replace(artifact, model=hostile.devours()), self.conditions)
+        return super()._checked(network, artifact)
+
+
+def starved(output: Path, failures: int) -> tuple[Result, Starved]:
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(16, 48), nn.ReLU(), nn.Linear(48, 5))
+    x = torch.randn(256, 16)
+    task = make_task(module, torch.randn(1, 16), calibration_data=x)
+    network = lower_module(module, (x[:1],), {}, name="small")
+    flags = {
+        "search.trials": 2,
+        "search.strategy": "random",
+        "search.seeds": False,
+        "search.objectives": ["fidelity:max", "bit_operations:min"],
+    }
+    settings = configuration(flags, folder=output).settings
+    conditions = Conditions(budget_s=0.1, memory_limit_bytes=2**30)
+    judge = Starved(task, network, target_named("onnxruntime:cpu"), conditions, failures=failures)
+    builder = TaskBuilder(task, network, 0, judge.assess, settings.training)
+    try:
+        return search(Problem("small", "small.py", builder, judge, judge.target.name), settings, output), judge
+    finally:
+        judge.close()
+
+
+def test_a_final_check_that_fails_is_made_again_by_a_new_process(tmp_path: Path) -> None:
+    result, judge = starved(tmp_path / "out", 1)
+    assert (judge.checks, result.deployed.check["agrees"]) == (2, True)
+    assert isinstance(judge.bench, IsolatedBench) and judge.bench.worker.started == 2
+    assert not any("not compared" in text for text in result.notices)
+
+
+def test_a_result_is_written_though_its_final_check_fails_and_the_same_search_checks_it_later(tmp_path: Path) -> None:
+    result, judge = starved(tmp_path / "out", 2)
+    assert judge.checks == 2
+    assert list(result.deployed.check) == ["unchecked"]
+    assert "measuring ran out of memory (limit 1 GiB)" in result.deployed.check["unchecked"]
+    (said,) = (text for text in result.notices if "was not compared with the network's own execution" in text)
+    assert "measuring ran out of memory" in said
+    for name in ("best/model.onnx", "best/model.nasc", "best/manifest.json", "report.html"):
+        assert (tmp_path / "out" / name).is_file()
+    assert "was not compared with" in (tmp_path / "out" / "report.html").read_text()
+
+    again, judge = starved(tmp_path / "out", 0)
+    assert (judge.checks, again.deployed.check["agrees"]) == (1, True)
+    assert again.deployed.artifact == result.deployed.artifact

@@ -201,7 +201,7 @@ def test_bounds_stand_beside_times(profiled: NetworkProfile) -> None:
     (dense,) = (replace(k, time_s=1e-4) for k in profiled.kernels if k.kernel == "QGemm")
     assert dense.roof is not None and dense.achieved == pytest.approx(dense.roof.seconds / 1e-4)
     assert len(profiled.rows()) == len(profiled.layers) <= len(profiled.rows(by_kernel=True))
-    assert "latency without the profiler" in profiled.remarks()[0]
+    assert "latency without the profiler" in profiled.summary()[0]
 
 
 def test_a_record_holds_the_samples_that_its_figures_come_from(profiled: NetworkProfile) -> None:

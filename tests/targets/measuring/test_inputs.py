@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,12 @@ from typing import Any
 import nasc
 import numpy as np
 import pytest
+from nasc import api
 from nasc.cli import app
 from nasc.ir import UsageError
 from nasc.targets import Artifact, Signature, TargetError, target_named
 from nasc.targets.bench import Bench
+from nasc.targets.energy import Energy
 from nasc.targets.inputs import InputShape, example_arrays, filled
 from nasc.targets.measure import Conditions, Measurement
 from onnx import TensorProto, helper, numpy_helper
@@ -281,3 +284,63 @@ def test_what_is_no_onnx_file_is_refused_with_what_makes_one(tmp_path: Path, ask
         asked(b"x")
     with pytest.raises(UsageError, match=r"gone\.onnx: error: there is no such file"):
         asked(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize(("asked", "asker"), [(measured, "measure"), (nasc.profile, "profile")])
+def test_a_file_that_may_not_be_read_is_named_with_what_would_allow_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch, asked: Any, asker: str
+) -> None:
+    path = relu(write, "N", 4)
+
+    def refused(self: Path, *_: object, **__: object) -> None:  # root may read whatever the mode says
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(UsageError, match="may not be read") as caught:
+        asked(path)
+    assert caught.value.mend is not None and f"chmod a+r {path}" in caught.value.mend
+
+
+def test_an_input_without_a_shape_is_asked_for_and_taken(write: Write) -> None:
+    """The runtime shows it as a scalar, which it was measured as."""
+    path = write("unranked", [helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, None)])
+    for asked in (measured, nasc.profile):
+        with pytest.raises(UsageError, match=r"the file says no shape of input x: float32\[\.\.\.\]") as caught:
+            asked(path)
+        assert caught.value.mend is not None and "--input x=" in caught.value.mend
+    found = measured(path, inputs="2x3")
+    assert (found.batch, found.provenance["inputs"]) == (2, [{"name": "x", "dtype": "float32", "shape": [2, 3]}])
+    assert found.no_floor is None
+    profile = nasc.profile(path, inputs="x=5x3", budget_s=0.02, bounds=False, isolate=False, target="onnxruntime:cpu")
+    assert (profile.batch, profile.kernels[0].activation_bytes) == (5, 2 * 5 * 3 * 4)
+    with pytest.raises(UsageError, match="2x3 of int64 was asked for"):
+        measured(path, inputs="2x3:i64")
+    scalar = write("scalar", [helper.make_node("Relu", ["x"], ["y"])], [("x", FLOAT, [])])
+    assert measured(scalar).provenance["inputs"][0]["shape"] == []
+
+
+def test_a_profile_takes_inputs_without_elements(write: Write) -> None:
+    path = relu(write, 0, 4)
+    assert nasc.profile(path, budget_s=0.02, bounds=False, isolate=False, target="onnxruntime:cpu").batch == 0
+
+
+def test_far_more_threads_than_processors_are_refused() -> None:
+    processors = os.cpu_count() or 1
+    assert Conditions(threads=4 * processors).threads == 4 * processors
+    with pytest.raises(UsageError, match=f"threads are more than 4 for each of {processors} processor"):
+        Conditions(threads=4 * processors + 1)
+
+
+def test_a_measurement_without_a_figure_fails(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = str(relu(write, "N", 4))
+
+    def none(*_: object, **named: Any) -> Measurement:
+        latency = measured(Path(path)).latency if "latency" in named["metrics"] else None
+        return Measurement("onnxruntime:cpu", 1, 1, 9, latency, Energy(None, reason="the counter stood still"))
+
+    monkeypatch.setattr(api, "measure", none)
+    for more in ([], ["--json"]):
+        done = CliRunner().invoke(app, ["measure", path, "--metric", "energy", *more])
+        assert (done.exit_code, "the counter stood still" in done.output) == (1, True)
+        done = CliRunner().invoke(app, ["measure", path, "--metric", "latency", "--metric", "energy", *more])
+        assert done.exit_code == 0
