@@ -213,11 +213,13 @@ class LatencyMeter:
     host: Host = field(default_factory=ThisHost)
 
     def __post_init__(self) -> None:
-        bounds = {"budget_s": 0.0, "block_s": 0.0, "margin": 0.0, "patience": 1.0}
+        bounds = {"budget_s": 0.0, "block_s": 0.0, "width": 0.0, "margin": 0.0, "patience": 1.0}
         for name, least in bounds.items():
             value = getattr(self, name)
             if not least <= value < math.inf or (value == 0 and name != "margin"):
                 raise UsageError(f"expected {name} of {'more than 0' if least == 0 else 'at least 1'}, found {value}")
+        if not self.lock_timeout_s >= 0:
+            raise UsageError(f"expected lock_timeout_s of at least 0, found {self.lock_timeout_s}")
         if not 0 < self.confidence < 1:
             raise UsageError(f"expected a confidence between 0 and 1, found {self.confidence}")
         if self.clock not in ("auto", "wall"):

@@ -399,6 +399,12 @@ def test_nothing_to_measure_is_an_error() -> None:
         LatencyMeter().measure_together({"a": int}, floors={"b": int})
 
 
+@pytest.mark.parametrize("settings", [{"width": 0}, {"width": math.nan}, {"lock_timeout_s": -1}], ids=str)
+def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"expected {next(iter(settings))} of"):
+        LatencyMeter(**settings)  # pyright: ignore[reportArgumentType]
+
+
 def test_the_kernels_counters_are_read(tmp_path: Path) -> None:
     (tmp_path / "pressure").mkdir()
     (tmp_path / "pressure/cpu").write_text("some avg10=0.00 avg60=0.01 avg300=0.09 total=2500000\nfull total=7\n")

@@ -9,6 +9,7 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from nasc.ir import UsageError
 from nasc.targets.energy import Energy, EnergyFlag, EnergyMeter, Grade, MeterLostError, MeterUnavailableError
 from nasc.targets.energy.counter import Spread, Tick, locate
 from nasc.targets.energy.rapl import Domain, RaplMeter
@@ -105,6 +106,47 @@ def test_other_processes_are_flagged_because_the_counter_includes_them(tmp_path:
 def test_missing_counters_are_explained(tmp_path: Path) -> None:
     with pytest.raises(MeterUnavailableError, match=r"no RAPL counters here\n.*virtual machines"):
         EnergyMeter.rapl(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "found"),
+    [
+        ("name", None, "No such file"),
+        ("max_energy_range_uj", None, "No such file"),
+        ("max_energy_range_uj", "0\n", "of at least 1, found '0'"),
+        ("energy_uj", "abc\n", "found 'abc'"),
+        ("energy_uj", "", "found ''"),
+        ("energy_uj", "folder", "Is a directory"),
+    ],
+)
+def test_malformed_counters_are_explained(file: str, text: str | None, found: str, tmp_path: Path) -> None:
+    Processor(tmp_path)
+    path = tmp_path / "intel-rapl:0" / file
+    path.unlink()
+    if text == "folder":
+        path.mkdir()
+    elif text is not None:
+        path.write_text(text)
+    with pytest.raises(MeterUnavailableError) as caught:
+        EnergyMeter.rapl(tmp_path)
+    assert str(path) in caught.value.message and found in caught.value.message
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "settings", [{"budget_s": 0}, {"budget_s": float("nan")}, {"width": -1}, {"width": 0}], ids=str
+)
+def test_settings_without_sense_are_refused(settings: dict[str, float], tmp_path: Path) -> None:
+    Processor(tmp_path)
+    with pytest.raises(UsageError, match=f"expected {next(iter(settings))} of more than 0"):
+        EnergyMeter.rapl(tmp_path, **settings)
+    with pytest.raises(UsageError, match="lock_timeout_s of at least 0"):
+        replace(EnergyMeter.rapl(tmp_path), lock_timeout_s=-1)
+
+
+def test_a_gpu_is_named_once() -> None:
+    with pytest.raises(UsageError, match="found both: index=0, uuid='GPU-1'"):
+        EnergyMeter.nvml(index=0, uuid="GPU-1")
 
 
 def test_missing_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
