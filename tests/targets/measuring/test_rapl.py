@@ -150,11 +150,15 @@ def test_a_gpu_is_named_once() -> None:
 
 
 def test_missing_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(domain: Domain) -> float:
-        raise PermissionError(13, "Permission denied", str(domain.folder / "energy_uj"))
+    read_text = Path.read_text
+
+    def refuse(path: Path, *arguments: str) -> str:
+        if path.name == "energy_uj":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, *arguments)
 
     Processor(tmp_path)
-    monkeypatch.setattr(Domain, "read_j", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
     with pytest.raises(MeterUnavailableError, match=r"intel-rapl:0/energy_uj: no permission.*\n.*sudo chmod a\+r"):
         EnergyMeter.rapl(tmp_path)
 
