@@ -12,7 +12,7 @@ import pytest
 from nasc.ir import UsageError
 from nasc.targets.energy import Energy, EnergyFlag, EnergyMeter, Grade, MeterLostError, MeterUnavailableError
 from nasc.targets.energy.counter import Spread, Tick, locate
-from nasc.targets.energy.rapl import Domain, RaplMeter
+from nasc.targets.energy.rapl import RaplMeter
 from nasc.targets.host import Counters
 from nasc.targets.lock import DIRECTORY_VARIABLE
 
