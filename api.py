@@ -115,8 +115,8 @@ def measure(
         memory_limit_bytes: what it may have; None: four fifths of the free memory.
 
     Raises:
-        UsageError: a missing file or none of ONNX; an unknown metric, meter or target; a batch or inputs that the
-            file does not take; a baseline with other inputs.
+        UsageError: a missing file or none of ONNX; an unknown metric, meter or target; a meter where energy is no
+            metric; a batch or inputs that the file does not take; a baseline with other inputs.
         MeterUnavailableError: energy where there is no meter; said before anything runs.
         TargetError: the runtime refuses a model, or it takes or gives something else than tensors of numbers.
         WorkerError: the process of its own crashed, hung, or ran out of memory.
@@ -138,6 +138,11 @@ def measure(
     )
     if "energy" in conditions.metrics:
         energy_meter(chosen, meter)
+    elif meter != "auto":
+        raise UsageError(
+            f"the meter {meter} is for energy, and energy is not among the metrics ({', '.join(conditions.metrics)})",
+            mend="Add --metric energy (metrics=['energy'] in Python), or leave the meter out.",
+        )
 
     return measure_model(
         chosen,

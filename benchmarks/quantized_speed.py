@@ -282,7 +282,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
             runs[str(setting)] = CPU.load(model_bytes).bind(feed)
         except (nasc.NascError, RuntimeError, ValueError) as error:
             print(f"  {name}: quantize_static {setting}: {str(error)[:100]}")
-    found = Rounds(LatencyMeter(budget_s=options.seconds, lock=False, width=0.0), {**runs, "float": float_run})
+    found = Rounds(LatencyMeter(budget_s=options.seconds, lock=False, width=1e-9), {**runs, "float": float_run})
     for _ in range(options.visits):
         found.visit()
     best = min((s for s in SETTINGS if str(s) in runs), key=lambda s: found.ratio(str(s), "float").value)

@@ -12,7 +12,7 @@ from ..ir.errors import NascError
 
 
 class Group(TyperGroup):
-    """Commands whose expected errors are printed as one message, with exit code 1 (failed) or 2 (usage)."""
+    """Commands whose expected errors are printed as one message; exit codes 1 (failed), 2 (usage), 130 (stopped)."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run a command; `--debug` lets errors through with their traceback."""

@@ -14,6 +14,7 @@ from .measure import estimating
 from .model import Arguments, ExampleInput, Model, Rules, WeightsFile, WidthBounds, WidthMultiple, bounds_of
 
 Repeated = list[str] | None
+TO_MEASURE = "To measure energy, leave --energy out and add --objective energy:min."
 
 
 @app.command()
@@ -22,11 +23,11 @@ def compile(
     search: Annotated[
         str | None,
         typer.Option(
-            help="Strategy: tpe, random, brute-force, grid, qmc, nsga2, nsga3, gp, cma-es, ilp.  [default: tpe]"
+            help="Strategy: tpe, random, brute-force, grid, qmc, nsga2, nsga3, gp, cma-es, ilp.  \\[default: tpe]"
         ),
     ] = None,
     trials: Annotated[
-        int | None, typer.Option(help="Candidates to pay for; repeated ones are free.  [default: 120]")
+        int | None, typer.Option(help="Candidates to pay for; repeated ones are free.  \\[default: 120]")
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the result and the study.")] = Path(
         "nasc-out"
@@ -41,16 +42,20 @@ def compile(
     ] = None,
     width_bounds: WidthBounds = None,
     width_multiple: WidthMultiple = None,
-    train_epochs: Annotated[int | None, typer.Option(help="Epochs of training per candidate.  [default: 0]")] = None,
+    train_epochs: Annotated[int | None, typer.Option(help="Epochs of training per candidate.  \\[default: 0]")] = None,
     generations: Annotated[
-        int | None, typer.Option(help="Rounds of trained candidates after the trials.  [default: 0]")
+        int | None, typer.Option(help="Rounds of trained candidates after the trials.  \\[default: 0]")
     ] = None,
-    tolerance: Annotated[str | None, typer.Option(help="Quality the winner may lose: 1pt, 2%.  [default: 1pt]")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of all that is random.  [default: 0]")] = None,
-    target: Annotated[str | None, typer.Option(help="Runtime and device.  [default: auto]")] = None,
-    batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  [default: 1]")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  [default: 1]")] = None,
-    storage: Annotated[str | None, typer.Option(help="Optuna storage URL.  [default: a journal in the folder]")] = None,
+    tolerance: Annotated[
+        str | None, typer.Option(help="Quality the winner may lose: 1pt, 2%.  \\[default: 1pt]")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Of all that is random.  \\[default: 0]")] = None,
+    target: Annotated[str | None, typer.Option(help="Runtime and device.  \\[default: auto]")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples per inference in measurements.  \\[default: 1]")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of the runtime.  \\[default: 1]")] = None,
+    storage: Annotated[
+        str | None, typer.Option(help="Optuna storage URL.  \\[default: a journal in the folder]")
+    ] = None,
     only_faster: Annotated[
         bool | None,
         typer.Option(help="Give layers whose integers take longer than float their real numbers back."),
@@ -99,7 +104,7 @@ def compile(
         "target": target,
         "measure.batch": batch,
         "measure.threads": threads,
-        "measure.meter": None if energy is None else estimating(energy),
+        "measure.meter": None if energy is None else estimating(energy, mend=TO_MEASURE),
     }
     settings = configuration(flags, path=config)
     if energy is not None:

@@ -20,10 +20,10 @@ def measure(
         Path | None, typer.Option(help="Another ONNX file to compare with, run in turns with it.")
     ] = None,
     metric: Annotated[
-        list[str] | None, typer.Option(help="latency, energy, or both with a comma.  [default: latency]")
+        list[str] | None, typer.Option(help="latency, energy, or both with a comma.  \\[default: latency]")
     ] = None,
     batch: Annotated[
-        int | None, typer.Option(help="Length of the batch axis.  [default: the file's own, or 1]")
+        int | None, typer.Option(help="Length of the batch axis.  \\[default: the file's own, or 1]")
     ] = None,
     input: Annotated[
         list[str] | None,
@@ -50,10 +50,10 @@ def measure(
         bool, typer.Option(help="Measure in a process of its own, which may crash or hang without harm.")
     ] = True,
     limit: Annotated[
-        float | None, typer.Option(help="Seconds after which to give up.  [default: two minutes beyond the budgets]")
+        float | None, typer.Option(help="Seconds after which to give up.  \\[default: two minutes beyond the budgets]")
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(help="GiB of memory that measuring may take.  [default: four fifths of the free]")
+        float | None, typer.Option(help="GiB of memory that measuring may take.  \\[default: four fifths of the free]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -102,14 +102,19 @@ def bytes_of(memory_gib: float) -> int:
     return math.floor(memory_gib * 2**30)
 
 
-def estimating(energy: str, meter: str = "auto") -> str:
+def estimating(energy: str, meter: str = "auto", *, mend: str = "To measure, write --metric energy.") -> str:
     """The meter that `--energy estimate` means.
+
+    Args:
+        energy: what the option says.
+        meter: the meter named beside it.
+        mend: how to measure instead.
 
     Raises:
         UsageError: the option says something else, or a meter is named beside it.
     """
     if energy != "estimate":
-        raise UsageError(f"--energy takes `estimate`; found {energy!r}", mend="To measure, write --metric energy.")
+        raise UsageError(f"--energy takes `estimate`; found {energy!r}", mend=mend)
     if meter not in ("auto", "estimate"):
         raise UsageError(f"--energy estimate counts, and --meter {meter} measures", mend="Leave one of them out.")
     return "estimate"

@@ -39,10 +39,10 @@ Rules = Annotated[
 ]
 WidthBounds = Annotated[
     str | None,
-    typer.Option(metavar="LOW..HIGH", help="Sizes of widths, as shares of their own.  [default: 0.25..1]"),
+    typer.Option(metavar="LOW..HIGH", help="Sizes of widths, as shares of their own.  \\[default: 0.25..1]"),
 ]
 WidthMultiple = Annotated[
-    int | None, typer.Option(help="Sizes of widths are multiples of this.  [default: what suits the target]")
+    int | None, typer.Option(help="Sizes of widths are multiples of this.  \\[default: what suits the target]")
 ]
 
 

@@ -38,10 +38,10 @@ def profile(
         bool, typer.Option(help="Profile in a process of its own, which may crash or hang without harm.")
     ] = True,
     limit: Annotated[
-        float | None, typer.Option(help="Seconds after which to give up.  [default: two minutes beyond the budget]")
+        float | None, typer.Option(help="Seconds after which to give up.  \\[default: two minutes beyond the budget]")
     ] = None,
     memory: Annotated[
-        float | None, typer.Option(help="GiB of memory that profiling may take.  [default: four fifths of the free]")
+        float | None, typer.Option(help="GiB of memory that profiling may take.  \\[default: four fifths of the free]")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

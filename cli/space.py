@@ -25,7 +25,7 @@ def space(
     widths: Annotated[bool, typer.Option("--widths/--no-widths", help="Offer widths and blocks.")] = True,
     width_bounds: WidthBounds = None,
     width_multiple: WidthMultiple = None,
-    target: Annotated[str | None, typer.Option(help="Runtime and device.  [default: auto]")] = None,
+    target: Annotated[str | None, typer.Option(help="Runtime and device.  \\[default: auto]")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file with settings; flags override it.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -91,7 +91,7 @@ class Finish:
             target=self.problem.target,
             folder=self.study.output,
             goals=self.goals,
-            rule=str(self.rule),
+            rule=self.rule.sentence(best.figures),
             metrics={m.name: m for m in judge.metrics},
             quality=self.problem.quality,
             baseline=Named(BASELINE_NAME, "", {**self.ladder.baseline, **self.source_measured()}, self.source_tested()),

@@ -119,15 +119,19 @@ class Rule:
 
     def __str__(self) -> str:
         """The rule as a sentence."""
+        return self.sentence({})
+
+    def sentence(self, figures: Figures) -> str:
+        """The rule as a sentence, which says of a metric that figures of it are estimated."""
         if is_scalar(self.objectives):
             return "the feasible network with the largest weighted sum of the objectives"
         if self.quality is None:
-            return f"the feasible network with the best {self.objectives[0].metric.label}"
+            return f"the feasible network with the best {_called(self.objectives[0].metric, figures)}"
         if len(self.objectives) == 1 and self.objectives[0].metric.is_quality:
             return f"the feasible network with the best {self.quality.label}"
         slow = ", not slower than the fastest of them," if self.watch_latency else ""
         return f"of the networks with {self.tolerance} (at its lower bound){slow} the one with the least " + (
-            " then ".join(metric.label for metric in self.decide)
+            " then ".join(_called(metric, figures) for metric in self.decide)
         )
 
     def ranked(self, points: Iterable[Point], baseline: Figures, *, strict: bool) -> list[Point]:
@@ -167,6 +171,11 @@ class Rule:
             return sign * pessimistic_difference(point.figures[name], baseline[name], direction, self.confidence)
 
         return sorted((p for p in points if name in p.figures), key=lambda p: (worst(p), p.number))
+
+
+def _called(metric: Metric, figures: Figures) -> str:
+    figure = figures.get(metric.name)
+    return f"estimated {metric.label}" if figure is not None and figure.kind == "estimated" else metric.label
 
 
 def _central(figure: Figure, strict: bool) -> Figure:

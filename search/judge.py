@@ -372,12 +372,13 @@ def energy_figure(energy: Energy) -> Figure:
     """
     if energy.energy_j is None:
         raise NascError(f"energy cannot be measured: {energy.reason}")
+    estimated = energy.grade == Grade.ESTIMATED
     return Figure(
         energy.energy_j,
-        "estimated" if energy.grade == Grade.ESTIMATED else "measured",
+        "estimated" if estimated else "measured",
         low=None if energy.interval is None else energy.interval.low,
         high=None if energy.interval is None else energy.interval.high,
-        notes=tuple(flag.value for flag in energy.flags),
+        notes=(*(flag.value for flag in energy.flags), *((energy.device,) if estimated else ())),
     )
 
 

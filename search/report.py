@@ -146,7 +146,18 @@ def _comparison(result: Result) -> str:
             rows.append([f"{metric.label} on test samples", *tested, "measured"])
     columns = ["", *[_named(n) for n in networks], "kind"]
     kinds = " ".join(f"<b>{kind}</b>: {text}." for kind, text in KINDS.items() if any(kind == r[-1] for r in rows))
-    return _table(columns, rows) + f"<p class=note>{kinds}</p>"
+    return _table(columns, rows) + f"<p class=note>{kinds}</p>" + _sources(networks, result)
+
+
+def _sources(networks: Sequence[Named], result: Result) -> str:
+    """Where the estimated figures come from."""
+    found: dict[str, None] = {}
+    for metric in result.metrics.values():
+        figures = [n.figures[metric.name] for n in networks if metric.name in n.figures]
+        notes = dict.fromkeys(note for f in figures if f.kind == "estimated" for note in f.notes)
+        if notes:
+            found[f"{metric.label}: {', '.join(notes)}."] = None
+    return f"<p class=note>Estimates: {escape(' '.join(found))}</p>" if found else ""
 
 
 def _named(network: Named) -> str:

@@ -50,6 +50,8 @@ ONLY_FASTER = (
 class Interrupted(NascError):
     """The search was stopped from outside; what it found out is kept."""
 
+    exit_code = 130
+
 
 def search(problem: Problem, settings: Settings, output: Path, observer: Observer | None = None) -> Result:
     """Search for the best network, or continue the search in this folder, and write what it found.

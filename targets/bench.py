@@ -14,7 +14,8 @@ from .artifact import Artifact
 from .base import Array, Session, Target, TargetError
 from .device_profile import DeviceProfile, kept_profile
 from .energy import EnergyMeter
-from .energy.estimate import EnergyEstimator, EnergyPrices, work_of_kernels
+from .energy.estimate import EnergyEstimator, EnergyPrices
+from .energy.file_work import Counter
 from .inputs import Filled, filled, own_lengths
 from .latency import LatencyMeter
 from .lock import device_lock
@@ -116,9 +117,10 @@ class Bench:
             if base is not None and latency.reference_s is not None:
                 base.latencies_s.append(latency.reference_s)
         if meter is not None:
-            energy = self._told(meter, model, conditions).measure(run)
-            if baseline is not None and other is not None and conditions.baseline_energy:
-                baseline_energy = self._told(meter, baseline, conditions).measure(other)
+            energy = self._told(meter, model, arrays, conditions).measure(run)
+            if baseline is not None and base is not None and conditions.baseline_energy:
+                told = self._told(meter, baseline, base.inputs.arrays(), conditions)
+                baseline_energy = told.measure(base.run)
         return Measurement(
             self.target.name,
             inputs.batch,
@@ -225,13 +227,17 @@ class Bench:
         clock = "wall" if on_gpu(self.target) else "auto"
         return LatencyMeter(budget_s=conditions.budget_s, clock=clock, devices=devices, lock=self.lock)
 
-    def _told(self, meter: EnergyMeter, model: Artifact | Path, conditions: Conditions) -> EnergyMeter:
+    def _told(
+        self, meter: EnergyMeter, model: Artifact | Path, arrays: Sequence[Array], conditions: Conditions
+    ) -> EnergyMeter:
         """The meter; one that counts is told what the model's kernels do, and the device's prices where it has any."""
         if not isinstance(meter, EnergyEstimator):
             return meter
         kept = kept_profile(self.target, conditions.threads)
         prices = meter.prices if kept is None or kept.energy is None else EnergyPrices.of(kept.energy)
-        return replace(meter, work=work_of_kernels(self.profile(model, conditions)), prices=prices)
+        with device_lock("cpu") if self.lock else nullcontext():
+            counted = Counter(self.target, conditions.threads, prices).count(model, arrays)
+        return replace(meter, work=counted.work, prices=prices, uncounted=counted.uncounted)
 
     def _baseline(self, model: Artifact | Path, conditions: Conditions) -> Baseline:
         key = (model_digest(model), conditions.threads, conditions.batch, conditions.exact_batch, conditions.inputs)

@@ -9,11 +9,12 @@ from enum import StrEnum
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from ..ir.errors import UsageError
 from .host import Host, Load, ThisHost
 from .lock import DEFAULT_TIMEOUT_S, device_lock
-from .series import WALL, Lane, Run, SeriesOfRounds, no_collection
+from .series import NEAR_READINGS, WALL, Lane, Run, SeriesOfRounds, no_collection
 from .statistics import (
     SLOWED,
     Interval,
@@ -42,7 +43,7 @@ class Flag(StrEnum):
     NOT_STEADY = "not-steady"  # the warm-up's time ended while calls still got faster
     FEW_ROUNDS = "few-rounds"  # the budget ended before there were rounds enough for the asked confidence
     WIDE = "wide"  # the budget ended before the interval was as narrow as asked
-    NEAR_TIMER = "near-timer"  # a call is less than 20 readings of the clock
+    NEAR_TIMER = "near-timer"  # a call is less than 20 readings of the clock, so groups of calls were timed, if at all
     SLOWED = "slowed"  # the reference never came within a tenth of the latency it is known to have
     UNEVEN = "uneven"  # a quarter of the rounds or more found the machine slowed down, and do not count
     OVERHEAD_BOUND = "overhead-bound"  # at least half of the latency is the floor: runtime overhead, not arithmetic
@@ -56,13 +57,13 @@ class Latency:
         median_s: median over the undisturbed rounds (see `statistics.undisturbed`) of the time of one call, on `clock`.
         ci: where the true median lies.
         p50_s, p90_s, p99_s: percentiles of all timed calls on the wall clock; None where there are fewer than 2, 10 or
-            100 of them.
+            100 of them. Where calls are timed in groups, of the groups' mean calls.
         n: timed calls.
         clock: "wall", or "thread-cpu" where the machine was contended and calls are longer than a scheduler slice; then
             `median_s`, `ci` and `ratio` leave out the time in which other processes ran.
         wall_median_s: the median over all rounds on the wall clock, whichever clock was chosen.
-        ratio: the run over its reference, with its interval; None without a reference. See
-            `statistics.undisturbed_ratio`.
+        ratio: the run over its reference, with its interval; None without a reference, and where a round
+            was too short for the clock. See `statistics.undisturbed_ratio`.
         verdict: what the ratio amounts to; None without a reference.
         reference_s: median of the reference on `clock`.
         floor_s: median of the floor over the undisturbed rounds, on the wall clock: what a network of as many nodes
@@ -157,15 +158,18 @@ class LatencySeries(Mapping[str, Latency]):
     def __len__(self) -> int:
         return len(self.records)
 
-    def compare(self, name: str, other: str) -> tuple[Ratio, Verdict]:
+    def compare(self, name: str, other: str) -> tuple[Ratio | None, Verdict]:
         """One run against another of the same series, as if the other had been its reference.
+
+        There is no ratio, and the verdict is AMBIGUOUS, where a round of either was too short for the clock.
 
         Args:
             name: the run judged.
             other: the run it is judged against.
         """
-        ratio = undisturbed_ratio(self[name].rounds_s, self[other].rounds_s, self.confidence, EARLY_SHARE)
-        return ratio, judge(ratio, self.margin, self.confidence)
+        rounds_s = np.array([self[name].rounds_s, self[other].rounds_s], dtype=np.float64)
+        ratio = _ratio(rounds_s, self.confidence, EARLY_SHARE)
+        return ratio, _verdict(ratio, self.margin, self.confidence)
 
 
 @dataclass(frozen=True)
@@ -209,11 +213,13 @@ class LatencyMeter:
     host: Host = field(default_factory=ThisHost)
 
     def __post_init__(self) -> None:
-        bounds = {"budget_s": 0.0, "block_s": 0.0, "margin": 0.0, "patience": 1.0}
+        bounds = {"budget_s": 0.0, "block_s": 0.0, "width": 0.0, "margin": 0.0, "patience": 1.0}
         for name, least in bounds.items():
             value = getattr(self, name)
             if not least <= value < math.inf or (value == 0 and name != "margin"):
                 raise UsageError(f"expected {name} of {'more than 0' if least == 0 else 'at least 1'}, found {value}")
+        if not self.lock_timeout_s >= 0:
+            raise UsageError(f"expected lock_timeout_s of at least 0, found {self.lock_timeout_s}")
         if not 0 < self.confidence < 1:
             raise UsageError(f"expected a confidence between 0 and 1, found {self.confidence}")
         if self.clock not in ("auto", "wall"):
@@ -325,11 +331,11 @@ class LatencyMeter:
         ci = median_interval(rounds_s[0, kept], self.confidence, share)
         median_s = float(np.median(rounds_s[0, kept]))
         wall_median_s = float(np.median(lane.wall_rounds_s))
-        ratio = None if base is None else undisturbed_ratio(rounds_s[0], rounds_s[1], self.confidence, share)
+        ratio = None if base is None else _ratio(rounds_s, self.confidence, share)
         floor_s = None if floor is None else float(np.median(np.array(floor.wall_rounds_s)[kept]))
         same_s = float(np.median(np.array(lane.wall_rounds_s)[kept]))
         overhead_bound = None if floor_s is None else floor_s >= same_s / 2
-        width = (ci.high - ci.low) / 2 / median_s if ratio is None else ratio.half_width
+        width = _half_width(ci, median_s) if ratio is None else ratio.half_width
         reached = (ci if ratio is None else ratio.interval).confidence
         flags = {
             Flag.CONTENDED: series.contended(load),
@@ -338,7 +344,7 @@ class LatencyMeter:
             Flag.NOT_STEADY: not all(each.steady for each in compared),
             Flag.FEW_ROUNDS: reached < self.confidence,
             Flag.WIDE: width > self.width,
-            Flag.NEAR_TIMER: wall_median_s < 20 * series.timer_s,
+            Flag.NEAR_TIMER: wall_median_s < NEAR_READINGS * series.step_s or not rounds_s.all(),
             Flag.UNEVEN: kept.mean() <= 0.75,
             Flag.OVERHEAD_BOUND: overhead_bound is True,
         }
@@ -348,11 +354,11 @@ class LatencyMeter:
             p50_s=percentile(lane.walls_s, 50),
             p90_s=percentile(lane.walls_s, 90),
             p99_s=percentile(lane.walls_s, 99),
-            n=len(lane.walls_s),
+            n=len(lane.walls_s) * lane.group,
             clock=clock,
             wall_median_s=wall_median_s,
             ratio=ratio,
-            verdict=None if ratio is None else judge(ratio, self.margin, self.confidence),
+            verdict=None if base is None else _verdict(ratio, self.margin, self.confidence),
             reference_s=None if base is None else float(np.median(rounds_s[1, kept])),
             floor_s=floor_s,
             overhead_bound=overhead_bound,
@@ -363,6 +369,19 @@ class LatencyMeter:
             rounds_s=tuple(_rounds(lane, clock)),
             reference_rounds_s=() if base is None else tuple(_rounds(base, clock)),
         )
+
+
+def _ratio(rounds_s: npt.NDArray[np.float64], confidence: float, share: float) -> Ratio | None:
+    """The ratio of a run to its reference; None where a round was too short for the clock."""
+    return undisturbed_ratio(rounds_s[0], rounds_s[1], confidence, share) if rounds_s.all() else None
+
+
+def _verdict(ratio: Ratio | None, margin: float, confidence: float) -> Verdict:
+    return Verdict.AMBIGUOUS if ratio is None else judge(ratio, margin, confidence)
+
+
+def _half_width(ci: Interval, median_s: float) -> float:
+    return (ci.high - ci.low) / 2 / median_s if median_s > 0 else math.inf
 
 
 def _rounds(lane: Lane, clock: str) -> list[float]:

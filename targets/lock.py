@@ -25,6 +25,8 @@ from ..ir.errors import NascError
 
 DIRECTORY_VARIABLE = "NASC_LOCK_DIR"
 DEFAULT_TIMEOUT_S = 900.0
+SILENT_S = 1.0
+"""Longer waits are told on standard error."""
 
 
 class DeviceBusyError(NascError):
@@ -59,6 +61,7 @@ def device_lock(
 
     Several devices are taken in sorted order, so two callers that want the same two cannot block each other for ever.
     A thread may enter again for a device it already holds. The lock is per user and host (see `lock_directory`).
+    Waiting for more than a second is told on standard error.
 
     Args:
         devices: names such as `"cpu"` or a GPU's UUID; any text is allowed.
@@ -145,7 +148,13 @@ def program() -> str:
 def _acquire(lock: FileLock, path: Path, device: str, timeout_s: float, began: float) -> None:
     remaining_s = max(0.0, timeout_s - (time.monotonic() - began))
     try:
-        lock.acquire(timeout=remaining_s)
+        try:
+            lock.acquire(timeout=min(SILENT_S, remaining_s))
+        except Timeout:
+            if remaining_s <= SILENT_S:
+                raise
+            _say_waiting(path, device, remaining_s - SILENT_S)
+            lock.acquire(timeout=remaining_s - SILENT_S)
     except Timeout:
         raise DeviceBusyError(
             f"device {device!r} is being measured by {_holder(path)}; waited {timeout_s:g} s for it",
@@ -160,6 +169,11 @@ def _acquire(lock: FileLock, path: Path, device: str, timeout_s: float, began: f
     scratch = _note(path).with_suffix(f".{os.getpid()}-{threading.get_ident()}")
     scratch.write_text(json.dumps(note))
     scratch.replace(_note(path))
+
+
+def _say_waiting(path: Path, device: str, longest_s: float) -> None:
+    told = f"waiting for device {device!r}: it is being measured by {_holder(path)}; at most {longest_s:.0f} s more"
+    print(told, file=sys.stderr, flush=True)
 
 
 def _holder(path: Path) -> str:

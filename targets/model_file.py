@@ -56,9 +56,8 @@ def _model_file(source: str | Path, asker: str) -> Path:
     if path.suffix in MENDS:
         mend = MENDS[path.suffix].format(source=str(source), asker=asker)
         raise UsageError(f"{source}: error: {asker} takes ONNX files; found a {path.suffix} file", mend=mend)
-    with path.open("rb") as stream:
-        if stream.read(8)[4:] == ORT_FORMAT:
-            return path
+    if is_ort_format(path):
+        return path
     try:
         model = onnx.load(str(path), load_external_data=False)
     except (DecodeError, ValueError):
@@ -66,3 +65,9 @@ def _model_file(source: str | Path, asker: str) -> Path:
     if not model.HasField("graph"):
         raise UsageError(f"{source}: error: {asker} takes ONNX files; found no ONNX model in this one", mend=EXPORT)
     return path
+
+
+def is_ort_format(path: Path) -> bool:
+    """Whether a file is in ONNX Runtime's own format."""
+    with path.open("rb") as stream:
+        return stream.read(8)[4:] == ORT_FORMAT

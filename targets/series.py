@@ -8,11 +8,13 @@ the opposite order (A B B A), so a drift of the machine that is steady over a ro
 from __future__ import annotations
 
 import gc
+import math
 from array import array
+from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import pairwise, repeat, starmap
 from random import Random
 from statistics import fmean, median
 
@@ -33,6 +35,10 @@ PRESSURE_LIMIT = 0.05
 WALL_PER_CPU_LIMIT = 1.03
 # More calls than this in one block say no more about its median, and keeping their times costs time between blocks.
 MOST_CALLS = 500
+NEAR_READINGS = 20
+"""Calls of fewer readings of the clock than this are timed in groups."""
+GROUP_READINGS = 100
+"""Such a group takes at least so many."""
 
 
 @dataclass
@@ -44,8 +50,9 @@ class Lane:
         run: one inference, finished when it returns.
         compared: False for a floor: it takes its turns but decides nothing.
         lead_in: untimed calls at the start of a block that follows another run's.
-        calls: timed calls of each block.
-        walls_s: every timed call, on the wall clock.
+        calls: timed calls of each block; groups of calls, where one is too short for the clock.
+        group: calls of a group.
+        walls_s: every timed call, on the wall clock; of a group, its mean call.
         wall_rounds_s: of each round, the mean of its two blocks' median calls on the wall clock.
         cpu_rounds_s: of each round, the mean call on the thread's clock.
     """
@@ -55,6 +62,7 @@ class Lane:
     compared: bool = True
     lead_in: int = 1
     calls: int = 1
+    group: int = 1
     steady: bool = True
     walls_s: array[float] = field(default_factory=lambda: array("d"))
     wall_rounds_s: list[float] = field(default_factory=list[float])
@@ -68,7 +76,7 @@ class Lane:
 
     def time_block(self, host: Host, timer_s: float, *, lead_in: bool) -> None:
         """Run one block and note what it took."""
-        run, now = self.run, host.wall_s
+        run, now = self.run if self.group == 1 else repeated(self.run, self.group), host.wall_s
         for _ in range(self.lead_in if lead_in else 0):
             run()
         stamps = [0.0] * (self.calls + 1)
@@ -82,10 +90,10 @@ class Lane:
         self.thread_s += thread_s
         self.wall_s += stamps[-1] - stamps[0]
         self.waits = _more(self.waits, waits, host.waits())
-        walls_s = [max(later - sooner - timer_s, 0.0) for sooner, later in pairwise(stamps)]
+        walls_s = [max(later - sooner - timer_s, 0.0) / self.group for sooner, later in pairwise(stamps)]
         self.walls_s.extend(walls_s)
         self.block_walls_s.append(median(walls_s))
-        self.block_cpus_s.append(max(thread_s / self.calls - timer_s, 0.0))
+        self.block_cpus_s.append(max(thread_s / self.calls - timer_s, 0.0) / self.group)
 
     def end_round(self) -> None:
         """Sum the round's blocks up."""
@@ -111,12 +119,14 @@ class SeriesOfRounds:
         lanes: the runs, in the order the caller gave them.
         seed: of the order within rounds.
         timer_s: what reading the clock adds to every timed call; taken off.
+        step_s: the least by which the clock moves, at least `timer_s`.
     """
 
     host: Host
     lanes: Sequence[Lane]
     seed: int
     timer_s: float = 0.0
+    step_s: float = 0.0
     rounds: int = 0
     last: Lane | None = None
     began: Counters | None = None
@@ -130,15 +140,19 @@ class SeriesOfRounds:
             rounds: how many rounds the rest of the budget should allow, at the cost of shorter blocks.
         """
         self.timer_s = timer_cost_s(self.host)
+        self.step_s = max(self.timer_s, clock_step_s(self.host))
         calls_s: list[float] = []
         for lane in self.lanes:
             call_s, lane.steady = warm_up(self.host, lane.run, budget_s / 5 / len(self.lanes))
             calls_s.append(max(call_s, 1e-9))
         share_s = 0.8 * budget_s / rounds / len(self.lanes)
+        longest_s = share_s * 8 / 17  # a round is two blocks and a lead-in of an eighth of one
         for lane, call_s in zip(self.lanes, calls_s, strict=True):
-            affordable = int(share_s / call_s * 8 / 17)  # a round is two blocks and a lead-in of an eighth of one
-            lane.calls = max(1, min(round(block_s / call_s), affordable, MOST_CALLS))
-            lane.lead_in = max(1, lane.calls // 8) if share_s >= 3 * call_s and call_s < LONG_S else 0
+            if call_s < NEAR_READINGS * self.step_s:
+                lane.group = max(1, int(min(math.ceil(GROUP_READINGS * self.step_s / call_s), longest_s / call_s)))
+            timed_s = lane.group * call_s
+            lane.calls = max(1, min(round(block_s / timed_s), int(longest_s / timed_s), MOST_CALLS))
+            lane.lead_in = max(1, lane.calls // 8) if share_s >= 3 * timed_s and timed_s < LONG_S else 0
         self.began = self.host.counters()
 
     def run_round(self) -> None:
@@ -162,7 +176,8 @@ class SeriesOfRounds:
         """What part of the time the runs had a processor, where they compute alone; 1 where that cannot be told."""
         if not all(lane.computes_alone for lane in self.lanes):
             return 1.0
-        return min(1.0, sum(lane.thread_s for lane in self.lanes) / sum(lane.wall_s for lane in self.lanes))
+        wall_s = sum(lane.wall_s for lane in self.lanes)
+        return min(1.0, sum(lane.thread_s for lane in self.lanes) / wall_s) if wall_s > 0 else 1.0
 
     def contended(self, load: Load) -> bool:
         """Whether processors were scarce while the rounds ran."""
@@ -218,6 +233,18 @@ def timer_cost_s(host: Host, reads: int = 2000) -> float:
     for read in range(reads + 1):
         stamps[read] = now()
     return median(later - sooner for sooner, later in pairwise(stamps))
+
+
+def clock_step_s(host: Host, reads: int = 20_000) -> float:
+    """The least time by which the clock was seen to move over many readings; 0 where it was not."""
+    now = host.wall_s
+    seen = {now() for _ in range(reads)}
+    return min((later - sooner for sooner, later in pairwise(sorted(seen))), default=0.0)
+
+
+def repeated(run: Run, times: int) -> Run:
+    """A run several times over, without the interpreter's cache at the place of a call, which favours one callable."""
+    return lambda: deque(starmap(run, repeat((), times)), maxlen=0)
 
 
 def _more(total: int | None, before: int | None, after: int | None) -> int | None:

@@ -20,6 +20,8 @@ SLOWED = 1.1
 """Rounds that took longer than this much of the best ones found the machine slowed down by others."""
 FEWEST_KEPT = 16
 """Rounds that are kept in any case."""
+LEAST_S = 1e-12
+"""What a round counts as that was too short for the clock."""
 DIFFERENT = 0.01
 """Chance of two samples as different as this, from which on they are held to differ."""
 
@@ -147,7 +149,7 @@ def undisturbed(runs: Sequence[Samples] | npt.NDArray[np.float64]) -> npt.NDArra
     Returns:
         True for rounds to keep: at least `FEWEST_KEPT`, or all.
     """
-    totals = np.log(np.asarray(runs, dtype=np.float64)).mean(0)
+    totals = np.log(np.maximum(np.asarray(runs, dtype=np.float64), LEAST_S)).mean(0)
     ordered = np.sort(totals)
     best = ordered[(len(ordered) - 1) // 10]
     return (totals <= best + np.log(SLOWED)) | (totals <= ordered[min(FEWEST_KEPT, len(ordered)) - 1])

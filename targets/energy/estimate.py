@@ -35,6 +35,7 @@ class Work:
         operations: additions and functions of single elements.
         activation_bytes: bytes of activations read and written.
         stored_bytes: bytes of stored tensors read.
+        times: how often it is done in one call.
     """
 
     macs: float
@@ -43,6 +44,7 @@ class Work:
     operations: float = 0.0
     activation_bytes: float = 0.0
     stored_bytes: float = 0.0
+    times: int = 1
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,16 @@ class EnergyPrices:
         """The least and the most that some pieces of work cost, run one after the other, in joules.
 
         Activations lie in the smallest memory that holds those of one piece of work, stored tensors in the smallest
-        that holds all of them, since each is read once per inference.
+        that holds all of them, since each is read once per inference, or once per round of a loop.
         """
         stored = self.memory(sum(w.stored_bytes for w in work))
         low = high = 0.0
         for entry in work:
             arithmetic = entry.macs * self.mac_j(entry.bits, entry.real) + entry.operations * self.operation_j
             held = self.memory(entry.activation_bytes)
-            low += arithmetic + entry.activation_bytes * held.low_j + entry.stored_bytes * stored.low_j
-            high += arithmetic + entry.activation_bytes * held.high_j + entry.stored_bytes * stored.high_j
+            moved, read = entry.activation_bytes, entry.stored_bytes
+            low += entry.times * (arithmetic + moved * held.low_j + read * stored.low_j)
+            high += entry.times * (arithmetic + moved * held.high_j + read * stored.high_j)
         return low, high
 
 
@@ -169,10 +172,12 @@ class EnergyEstimator(EnergyMeter):
     Args:
         work: what one call does.
         prices: what that costs.
+        uncounted: parts that are not in the work, each with the reason.
     """
 
     work: tuple[Work, ...] = ()
     prices: EnergyPrices = field(default=LITERATURE)
+    uncounted: tuple[str, ...] = ()
 
     @property
     def devices(self) -> tuple[str, ...]:
@@ -187,13 +192,16 @@ class EnergyEstimator(EnergyMeter):
         low, high = self.prices.interval(self.work)
         value = (low + high) / 2
         interval = Interval(low, high, 0.0) if low < high else None
+        reason = "counted from operations and bytes; what the device draws beside them is not in it"
+        if self.uncounted:
+            reason += f"; not counted: {'; '.join(self.uncounted)}"
         return Energy(
             value,
             energy_above_idle_j=value,
             interval=interval,
             above_idle_interval=interval,
             grade=Grade.ESTIMATED,
-            reason="counted from operations and bytes; what the device draws beside them is not in it",
+            reason=reason,
             device=f"estimate ({self.prices.source})",
-            flags=(EnergyFlag.ESTIMATED,),
+            flags=(EnergyFlag.ESTIMATED, EnergyFlag.INCOMPLETE) if self.uncounted else (EnergyFlag.ESTIMATED,),
         )

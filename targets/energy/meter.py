@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ...ir.errors import NascError
+from ...ir.errors import NascError, UsageError
 from ..lock import DEFAULT_TIMEOUT_S, device_lock
 from .counter import Clock, CounterStoppedError, EnergyCounter, RealClock, Run
 from .measurement import Measurement
@@ -77,6 +78,9 @@ class EnergyMeter(ABC):
         seed: of the waits that spread calls out.
         clock: tells the time.
         companion: a process that has the device open and waits for this one, so that it is no foreign load.
+
+    Raises:
+        UsageError: a budget or width that is not more than 0 and finite, or a negative wait.
     """
 
     budget_s: float = 30.0
@@ -86,6 +90,13 @@ class EnergyMeter(ABC):
     seed: int = 0
     clock: Clock = field(default_factory=RealClock)
     companion: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("budget_s", "width"):
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise UsageError(f"expected {name} of more than 0, and finite; found {value}")
+        if not self.lock_timeout_s >= 0:
+            raise UsageError(f"expected lock_timeout_s of at least 0; found {self.lock_timeout_s}")
 
     @staticmethod
     def nvml(
@@ -99,8 +110,14 @@ class EnergyMeter(ABC):
             budget_s: see `EnergyMeter`, and so is `width`.
 
         Raises:
+            UsageError: both a number and a UUID.
             MeterUnavailableError: no library, no driver, no such device; the message says how to mend it.
         """
+        if index is not None and uuid is not None:
+            raise UsageError(
+                f"expected the number or the UUID of a GPU, found both: index={index}, uuid={uuid!r}",
+                mend="Leave the number out: UUIDs stay the same when GPUs are added.",
+            )
         from .nvml import NvmlMeter
 
         return replace(NvmlMeter.choose(index=index, uuid=uuid), budget_s=budget_s, width=width)

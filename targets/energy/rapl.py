@@ -17,6 +17,8 @@ from .record import Grade, Observation
 # No machine of one or two sockets draws more: how long a counter may go unread before it wraps around unseen.
 MOST_POWER_W = 2000.0
 
+MEND = "Name the folder where the kernel shows powercap (/sys/class/powercap); a copy of it must be complete."
+
 
 @dataclass(frozen=True)
 class Domain:
@@ -52,27 +54,22 @@ class RaplMeter(EnergyMeter):
     @classmethod
     def choose(cls, powercap: Path) -> RaplMeter:
         """Find the counters; see `EnergyMeter.rapl`."""
-        domains = [
-            Domain(zone, (zone / "name").read_text().strip(), int((zone / "max_energy_range_uj").read_text()) * 1e-6)
-            for zone in sorted(powercap.glob("intel-rapl:*"))
-            if (zone / "energy_uj").exists()
-        ]
+        zones = [zone for zone in sorted(powercap.glob("intel-rapl:*")) if (zone / "energy_uj").exists()]
+        names = {zone: _read(zone / "name", powercap) for zone in zones}
         # The parts of a package ("core", "uncore") are in its figure already, and "psys" holds the package.
-        domains = [domain for domain in domains if domain.name.startswith("package") or domain.name == "dram"]
+        domains = [
+            Domain(zone, name, _number(zone / "max_energy_range_uj", powercap, least=1) * 1e-6)
+            for zone, name in names.items()
+            if name.startswith("package") or name == "dram"
+        ]
         if not domains:
             raise MeterUnavailableError(
                 f"{powercap}: no RAPL counters here",
                 mend="They need Linux on an Intel or AMD processor (sudo modprobe intel_rapl_msr); virtual machines "
                 "and most containers do not have them.",
             )
-        try:
-            for domain in domains:
-                domain.read_j()
-        except PermissionError as fault:
-            raise MeterUnavailableError(
-                f"{fault.filename}: no permission to read this counter (only root may, since 2020)",
-                mend=f"Until the next start: sudo chmod a+r {powercap}/intel-rapl:*/energy_uj",
-            ) from fault
+        for domain in domains:
+            _number(domain.folder / "energy_uj", powercap)
         return cls(domains=tuple(domains))
 
     @property
@@ -83,6 +80,37 @@ class RaplMeter(EnergyMeter):
     def open(self) -> Generator[Source, None, None]:
         names = " + ".join(domain.name for domain in self.domains)
         yield Source(Support(f"RAPL {names}", Grade.COUNTER), RaplCounter(self.domains, self.host), settle_s=0.5)
+
+
+def _read(file: Path, powercap: Path) -> str:
+    """The text of a file of powercap.
+
+    Raises:
+        MeterUnavailableError: it is missing, is no file, or may not be read.
+    """
+    try:
+        return file.read_text().strip()
+    except PermissionError as fault:
+        raise MeterUnavailableError(
+            f"{file}: no permission to read this counter (only root may, since 2020)",
+            mend=f"Until the next start: sudo chmod a+r {powercap}/intel-rapl:*/energy_uj",
+        ) from fault
+    except (OSError, UnicodeDecodeError) as fault:
+        found = fault.strerror if isinstance(fault, OSError) else "bytes that are no text"
+        raise MeterUnavailableError(f"{file}: expected a file of text, found: {found}", mend=MEND) from fault
+
+
+def _number(file: Path, powercap: Path, least: int = 0) -> int:
+    """The number in a file of powercap.
+
+    Raises:
+        MeterUnavailableError: there is none, or it is smaller.
+    """
+    text = _read(file, powercap)
+    if not text.isdecimal() or int(text) < least:
+        wanted = f"a whole number of microjoules of at least {least}"
+        raise MeterUnavailableError(f"{file}: expected {wanted}, found {text[:40]!r}", mend=MEND)
+    return int(text)
 
 
 class RaplCounter:

@@ -29,6 +29,7 @@ class EnergyFlag(StrEnum):
     WIDE = "wide"  # the budget ended before the interval was as narrow as asked
     LOWER_GRADE = "lower-grade"  # there is no energy counter; power samples were summed up
     ESTIMATED = "estimated"  # nothing was measured
+    INCOMPLETE = "incomplete"  # parts of the network could not be counted; the reason names them
 
 
 @dataclass(frozen=True)

@@ -55,3 +55,33 @@ def test_importing_nasc_costs_nothing():
     script = f"import sys, nasc; print([n for n in sys.modules if n.split('.')[0] in {heavy!r}])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_defaults_in_words_are_shown() -> None:
+    from nasc.cli import app
+    from typer.testing import CliRunner
+
+    for command, told in (
+        ("measure", "[default: two minutes beyond the budgets]"),
+        ("compile", "[default: a journal in the folder]"),
+        ("profile", "[default: four fifths of the free]"),
+    ):
+        shown = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "250", "TERMINAL_WIDTH": "250"})
+        assert told in shown.output
+
+
+def test_stopped_while_modules_load_is_no_traceback() -> None:
+    script = """
+import sys
+
+class Stop:
+    def find_spec(self, name, path=None, target=None):
+        if name == "nasc.cli":
+            raise KeyboardInterrupt
+
+sys.meta_path.insert(0, Stop())
+from nasc.__main__ import main
+main()
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (130, "stopped\n")

@@ -6,6 +6,7 @@ import gc
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -121,7 +122,7 @@ def test_a_neighbour_that_slows_networks_differently_leaves_the_ratio_alone(mach
 
 def test_control_all_rounds_together_follow_the_neighbour(machine: Any) -> None:
     host, run, other = shared_core(machine, 1.0, 3.0)
-    latency = LatencyMeter(host=host, width=0.0).measure(run, other)
+    latency = LatencyMeter(host=host, width=1e-9).measure(run, other)
     assert Flag.UNEVEN in latency.flags and latency.kept < 0.75 * len(latency.rounds_s)
     assert paired_ratio(latency.rounds_s, latency.reference_rounds_s, 0.99).value > 0.78
     assert latency.ratio is not None and latency.ratio.value == pytest.approx(0.75, rel=0.006)
@@ -231,6 +232,58 @@ def test_reading_the_clock_is_taken_off(machine: Any) -> None:
     assert latency.flags == (Flag.NEAR_TIMER,)
 
 
+@pytest.mark.filterwarnings("error")
+def test_calls_shorter_than_a_reading_of_the_clock_are_timed_in_groups(machine: Any) -> None:
+    host = machine(read_s=100e-9, noise=0.02)
+    latency = LatencyMeter(host=host).measure(host.work(20e-9), host.work(40e-9))
+    assert latency.median_s == pytest.approx(20e-9, rel=0.01)
+    assert latency.ratio is not None
+    assert latency.ratio.value == pytest.approx(0.5, rel=0.01)
+    assert latency.verdict == Verdict.FASTER
+    assert latency.flags == (Flag.NEAR_TIMER,)
+
+
+@dataclass
+class Coarse:
+    """A machine whose clock moves in steps.
+
+    Args:
+        host: the machine, which costs a little to read so that the clock can be seen to move.
+        step_s: the steps.
+    """
+
+    host: Any
+    step_s: float
+
+    def wall_s(self) -> float:
+        return math.floor(self.host.wall_s() / self.step_s) * self.step_s
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.host, name)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_clock_of_coarse_steps_takes_longer_groups(machine: Any) -> None:
+    host = machine(read_s=1e-7)
+    coarse: Any = Coarse(host, 1e-4)
+    latency = LatencyMeter(host=coarse).measure(host.work(20e-6), host.work(40e-6))
+    assert latency.ratio is not None
+    assert latency.ratio.value == pytest.approx(0.5, rel=0.02)
+    assert Flag.NEAR_TIMER in latency.flags
+
+
+@pytest.mark.filterwarnings("error")
+def test_calls_that_the_clock_cannot_tell_from_none_get_no_ratio(machine: Any) -> None:
+    host = machine(read_s=1e-7)
+    coarse: Any = Coarse(host, 1e-2)  # a step is longer than any group that the budget allows
+    series = LatencyMeter(host=coarse, budget_s=0.2).measure_together({"": host.work(20e-9)}, host.work(40e-9))
+    latency = series[""]
+    assert (latency.ratio, latency.verdict) == (None, Verdict.AMBIGUOUS)
+    assert Flag.NEAR_TIMER in latency.flags
+    assert series.compare("", "") == (None, Verdict.AMBIGUOUS)
+    assert "NaN" not in json.dumps(latency.as_dict())
+
+
 def test_a_run_near_its_floor_is_overhead_bound(machine: Any) -> None:
     host = machine()
     meter = LatencyMeter(host=host)
@@ -276,6 +329,7 @@ def test_several_candidates_share_one_series(machine: Any) -> None:
         "c": Verdict.FASTER,
     }
     ratio, verdict = series.compare("b", "a")
+    assert ratio is not None
     assert (ratio.value, verdict) == (pytest.approx(1.3, rel=0.01), Verdict.SLOWER)
     assert series.compare("a", "c")[1] == Verdict.SAME
 
@@ -345,6 +399,12 @@ def test_nothing_to_measure_is_an_error() -> None:
         LatencyMeter().measure_together({"a": int}, floors={"b": int})
 
 
+@pytest.mark.parametrize("settings", [{"width": 0}, {"width": math.nan}, {"lock_timeout_s": -1}], ids=str)
+def test_settings_without_sense_are_refused(settings: dict[str, float]) -> None:
+    with pytest.raises(UsageError, match=f"expected {next(iter(settings))} of"):
+        LatencyMeter(**settings)  # pyright: ignore[reportArgumentType]
+
+
 def test_the_kernels_counters_are_read(tmp_path: Path) -> None:
     (tmp_path / "pressure").mkdir()
     (tmp_path / "pressure/cpu").write_text("some avg10=0.00 avg60=0.01 avg300=0.09 total=2500000\nfull total=7\n")
@@ -357,6 +417,15 @@ def test_the_kernels_counters_are_read(tmp_path: Path) -> None:
 def test_a_system_without_counters_leaves_them_out(tmp_path: Path) -> None:
     host = ThisHost(tmp_path / "nothing")
     assert Load.between(host.counters(), host.counters()) == Load(None, None, None)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_fastest_callables_can_be_measured_on_this_machine() -> None:
+    latency = LatencyMeter(budget_s=0.5).measure(int, int)
+    assert 1e-9 < latency.median_s < 1e-5
+    assert latency.ratio is not None
+    assert 0.5 < latency.ratio.value < 2
+    assert Flag.NEAR_TIMER in latency.flags
 
 
 def test_this_machine_can_be_measured() -> None:

@@ -56,6 +56,19 @@ def test_another_process_waits_and_is_told_who_measures(tmp_path: Path) -> None:
         assert hold.devices == ("cpu",)
 
 
+def test_a_long_wait_is_told_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    holder = start_holder(tmp_path, "cpu")
+    with pytest.raises(DeviceBusyError), device_lock("cpu", timeout_s=0.2, directory=tmp_path):
+        pass
+    assert capsys.readouterr().err == ""
+    with pytest.raises(DeviceBusyError), device_lock("cpu", timeout_s=1.4, directory=tmp_path):
+        pass
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"waiting for device 'cpu': it is being measured by process {holder.pid} (python), for")
+    assert line.endswith("at most 0 s more")
+    stop(holder)
+
+
 @pytest.mark.parametrize(
     ("module", "words", "expected"),
     [

@@ -163,3 +163,8 @@ def test_where_there_were_too_few_rounds_no_interval_is_shown() -> None:
     }
     assert [row[2] for row in shown[()]][1] == "1 ms to 1 ms"
     assert [row[2] for row in shown[Flag.FEW_ROUNDS,]].count("too few rounds for an interval") == 2
+
+
+def test_a_meter_that_nothing_asks_for_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="the meter estimate is for energy, and energy is not among the metrics"):
+        nasc.measure(tmp_path / "any.onnx", meter="estimate")

@@ -9,9 +9,10 @@ from pathlib import Path
 from random import Random
 
 import pytest
+from nasc.ir import UsageError
 from nasc.targets.energy import Energy, EnergyFlag, EnergyMeter, Grade, MeterLostError, MeterUnavailableError
 from nasc.targets.energy.counter import Spread, Tick, locate
-from nasc.targets.energy.rapl import Domain, RaplMeter
+from nasc.targets.energy.rapl import RaplMeter
 from nasc.targets.host import Counters
 from nasc.targets.lock import DIRECTORY_VARIABLE
 
@@ -107,12 +108,57 @@ def test_missing_counters_are_explained(tmp_path: Path) -> None:
         EnergyMeter.rapl(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("file", "text", "found"),
+    [
+        ("name", None, "No such file"),
+        ("max_energy_range_uj", None, "No such file"),
+        ("max_energy_range_uj", "0\n", "of at least 1, found '0'"),
+        ("energy_uj", "abc\n", "found 'abc'"),
+        ("energy_uj", "", "found ''"),
+        ("energy_uj", "folder", "Is a directory"),
+    ],
+)
+def test_malformed_counters_are_explained(file: str, text: str | None, found: str, tmp_path: Path) -> None:
+    Processor(tmp_path)
+    path = tmp_path / "intel-rapl:0" / file
+    path.unlink()
+    if text == "folder":
+        path.mkdir()
+    elif text is not None:
+        path.write_text(text)
+    with pytest.raises(MeterUnavailableError) as caught:
+        EnergyMeter.rapl(tmp_path)
+    assert str(path) in caught.value.message and found in caught.value.message
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    "settings", [{"budget_s": 0}, {"budget_s": float("nan")}, {"width": -1}, {"width": 0}], ids=str
+)
+def test_settings_without_sense_are_refused(settings: dict[str, float], tmp_path: Path) -> None:
+    Processor(tmp_path)
+    with pytest.raises(UsageError, match=f"expected {next(iter(settings))} of more than 0"):
+        EnergyMeter.rapl(tmp_path, **settings)
+    with pytest.raises(UsageError, match="lock_timeout_s of at least 0"):
+        replace(EnergyMeter.rapl(tmp_path), lock_timeout_s=-1)
+
+
+def test_a_gpu_is_named_once() -> None:
+    with pytest.raises(UsageError, match="found both: index=0, uuid='GPU-1'"):
+        EnergyMeter.nvml(index=0, uuid="GPU-1")
+
+
 def test_missing_permission_is_explained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(domain: Domain) -> float:
-        raise PermissionError(13, "Permission denied", str(domain.folder / "energy_uj"))
+    read_text = Path.read_text
+
+    def refuse(path: Path, *arguments: str) -> str:
+        if path.name == "energy_uj":
+            raise PermissionError(13, "Permission denied", str(path))
+        return read_text(path, *arguments)
 
     Processor(tmp_path)
-    monkeypatch.setattr(Domain, "read_j", refuse)
+    monkeypatch.setattr(Path, "read_text", refuse)
     with pytest.raises(MeterUnavailableError, match=r"intel-rapl:0/energy_uj: no permission.*\n.*sudo chmod a\+r"):
         EnergyMeter.rapl(tmp_path)
 
