@@ -127,6 +127,10 @@ IDLE = [
     ("quantize{weights=i8} | check-accumulators", "checks nothing: no layer has integers for both"),
     ("quantize{weights=i8, activations=u8} | calibrate | check-accumulators", None),
     ("cleanup | fold-batch-norm | merge-linear", None),
+    ("resize{stem=8} | quantize{weights=i8} | calibrate", None),
+    ("quantize{weights=i8} | resize{stem=8}", None),
+    ("quantize{weights=i8} | calibrate | resize{stem=8}", "resize forgets the 4 steps"),
+    ("quantize{weights=mxint8} | resize{stem=8}", None),
 ]
 
 
