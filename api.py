@@ -395,7 +395,7 @@ def sensitivity(
 
     Args:
         model: what `load_task` takes, or a task; one that is untrained is trained first.
-        weights: formats of weights, as in a rule of the search space: `i2..i8`, `[i4, i8]`.
+        weights: formats of weights, as in a rule of the search space: `i2..i8`, `i4, i8`.
         activations: formats of layers' inputs; where neither is given, both are what a search chooses from.
         samples: how many to look at.
         seed: of the training.
@@ -409,14 +409,14 @@ def sensitivity(
     from .search.builder import TaskBuilder
     from .search.probing import task_sensitivity
     from .search.space import build_space
-    from .search.space_rules import default_rules, parse_rule
+    from .search.space_rules import Rule, choices, default_rules
 
+    w, a = (None if formats is None else choices(formats) for formats in (weights, activations))
+    rules = default_rules(widths=False) if w is a is None else (Rule(("*",), each=True, weights=w, activations=a),)
     task = load_task(model) if isinstance(model, str | Path) else model
     if task.untrained:
         task = trained_checkpoint(task if seed == 0 else task.with_seed(seed)).task
     builder = TaskBuilder(task, lower_task(task), seed, lambda run: {})
-    asked = [f"{part}={formats}" for part, formats in (("weights", weights), ("activations", activations)) if formats]
-    rules = [parse_rule(f"each *: {', '.join(asked)}")] if asked else default_rules(widths=False)
     return task_sensitivity(builder, build_space(builder.graph, rules), samples)
 
 

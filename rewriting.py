@@ -59,11 +59,13 @@ def rewrite(
         tell: called with a sentence where a pass leaves out what one might expect of it.
 
     Raises:
-        UsageError: the text is no pipeline; an output is no place for a network.
+        UsageError: the text is no pipeline; an output is no place for a network; the model file's data are not what
+            the network takes.
         PassError: a pass refuses the network.
         NascError: a pass fails in a way it should not.
     """
     from .compiler.dumps import Dumps
+    from .compiler.execution import InputError
     from .compiler.pipeline import Pipeline, parse_pipeline
 
     pipeline = parse_pipeline(passes)
@@ -84,6 +86,10 @@ def rewrite(
         result = pipeline.run(network, context, observe=observe)
     except UsageError:
         raise
+    except InputError as error:
+        if not isinstance(data, str):
+            raise
+        raise _other_data(error, data) from error
     except Exception as error:  # a pass that fails in any way is worth a reproducer
         rest = Pipeline(pipeline.passes[len(steps) :])
         ours = error if isinstance(error, NascError) else _fault(error, str(rest.passes[0]))
@@ -91,6 +97,15 @@ def rewrite(
             _reproduce(ours, left[-1], str(rest), data, seed, reproducer)
         raise ours from error
     return Trace(result, tuple(steps))
+
+
+def _other_data(error: NascError, source: str) -> UsageError:
+    """What to say where a model file's data do not go with a network."""
+    mend = "Name with --data the model file that the network was lowered from, or another whose data have this shape."
+    return UsageError(
+        f"{source}: its data do not go with the network: {error.message.removeprefix('error: ')}",
+        mend=f"{mend} {error.mend}" if error.mend else mend,
+    )
 
 
 def _fault(error: Exception, step: str) -> NascError:

@@ -34,9 +34,7 @@ def sensitivity(
     from ..search.sensitivity_plot import parts, table, write_plot
 
     task = api.load_task(model, input=input, weights=weights_file, arguments=arg)
-    found = api.sensitivity(
-        task, weights=bracketed(weights), activations=bracketed(activations), samples=samples, seed=seed
-    )
+    found = api.sensitivity(task, weights=weights, activations=activations, samples=samples, seed=seed)
     if plot is not None:
         write_plot(found, plot, task.name)
         note(f"wrote {plot}")
@@ -56,11 +54,6 @@ def sensitivity(
             rows,
             numbers=["rank", *formats],
         )
-
-
-def bracketed(formats: str | None) -> str | None:
-    """Formats with commas between them as a rule of a space writes them: `[i2, i4]`."""
-    return f"[{formats}]" if formats is not None and "," in formats and not formats.startswith("[") else formats
 
 
 def _cell(sqnr_db: float, loss: float | None) -> str:

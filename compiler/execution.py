@@ -26,6 +26,10 @@ class ExecutionError(NascError):
     """A graph cannot run, or not on these inputs."""
 
 
+class InputError(ExecutionError):
+    """Inputs of another number or other shapes than the graph takes."""
+
+
 class Frame:
     """One run of a graph: the sizes of its axes, and whether batch norms use the batch's statistics.
 
@@ -86,7 +90,8 @@ def run(
         The outputs in order.
 
     Raises:
-        ExecutionError: inputs of other shapes than the graph takes, or a step that is not calibrated.
+        InputError: inputs of another number or other shapes than the graph takes.
+        ExecutionError: a step that is not calibrated.
     """
     device = inputs[0].device if inputs else None
     frame = Frame(graph, batch_of(graph, inputs), device=device, training=training, quantize=quantize)
@@ -126,10 +131,10 @@ def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:
     """The length of the batch, from the inputs' shapes.
 
     Raises:
-        ExecutionError: the number or the shapes of the inputs are not the graph's.
+        InputError: the number or the shapes of the inputs are not the graph's.
     """
     if len(inputs) != len(graph.inputs):
-        raise ExecutionError(f"error: the graph takes {len(graph.inputs)} inputs, found {len(inputs)}")
+        raise InputError(f"error: the graph takes {len(graph.inputs)} inputs, found {len(inputs)}")
     batch: int | None = None
     fixed = not any(has_batch(axis) for entry in graph.inputs for axis in entry.type.axes)
     mend = "No axis of this network is the batch: the model it was lowered from takes this one only." if fixed else None
@@ -137,7 +142,7 @@ def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:
         shape = tuple(tensor.shape)
         expected = f"[{', '.join(map(str, entry.type.axes))}]"
         if len(shape) != entry.type.rank:
-            raise ExecutionError(
+            raise InputError(
                 f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}", mend=mend
             )
         for axis, length in zip(entry.type.axes, shape, strict=True):
@@ -149,7 +154,7 @@ def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:
             else:
                 wrong = length != rest
             if wrong:
-                raise ExecutionError(
+                raise InputError(
                     f"error: input %{entry.name} has shape {list(shape)}, the graph takes {expected}", mend=mend
                 )
     return 1 if batch is None else batch

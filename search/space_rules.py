@@ -22,7 +22,7 @@ from ..ir import (
     widths_in,
 )
 from ..ir.errors import did_you_mean
-from ..ir.formats import F8E4M3, F8E5M2, TERNARY
+from ..ir.formats import F8E4M3, F8E5M2, LISTED, TERNARY
 from .sizing import Sizing
 
 DEFAULT = ("default",)
@@ -132,7 +132,9 @@ def choices(text: str, whole: str = "") -> tuple[str, ...]:
             raise UsageError(f"search space: the range {item!r} is empty or mixed", mend="Write i2..i8 or 16..64/8.")
         found += [f"{match[1]}{n}" for n in range(low, high + 1, step)]
     if not found:
-        raise UsageError(f"search space: an empty list of choices in {whole or text!r}", mend=_WRITE)
+        raise UsageError(
+            f"search space: an empty list of choices in {whole or text!r}", mend="Write [i4, i8], u4..u8 or 16..64/8."
+        )
     return tuple(dict.fromkeys(found))
 
 
@@ -179,6 +181,8 @@ OFFERED = {
     "biases": "integers of 2 to 16 bits",
 }
 """What a rule may offer to each part: of activations the formats that ONNX has."""
+WRITTEN = {"weights": "[i4, i8] or i2..i8", "activations": "[u4, u8] or u4..u8", "biases": "[i4, i8] or i2..i8"}
+"""What to write, by part."""
 
 
 def offered(encoding: Encoding, part: str) -> bool:
@@ -210,10 +214,16 @@ def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Se
         try:
             encoding = parse_encoding(text, "space")
         except ParseError as error:
-            raise UsageError(f"search space: {part}: {text!r} is no format", mend=error.mend) from error
+            raise UsageError(
+                f"search space: {part}: {text!r} is no format",
+                mend=f"{part} may be {OFFERED[part]} or f32; write {WRITTEN[part]}."
+                + (f" {LISTED}" if part == "weights" else ""),
+            ) from error
         format = encoding.format
         if format != format_named("f32") and not offered(encoding, part):
-            raise UsageError(f"search space: {part} may be {OFFERED[part]} or f32; found {text}")
+            raise UsageError(
+                f"search space: {part} may be {OFFERED[part]} or f32; found {text}", mend=f"Write {WRITTEN[part]}."
+            )
         found.append(str(encoding))
     return tuple(sorted(dict.fromkeys(found), key=lambda t: (parse_encoding(t, part).format.bits, t)))
 

@@ -94,7 +94,12 @@ def expect_calibrated(graph: Graph, asker: str) -> None:
     """
     for op in graph.ops:
         if op.type.step is not None and not op.type.step.known:
-            raise PassError("it has no step yet", op=op, mend=f"Put `calibrate` before `{asker}`.")
+            raise PassError("it has no step yet", op=op, mend=calibrate_before(asker))
+
+
+def calibrate_before(asker: str) -> str:
+    """The mend where a pass meets steps that are unknown: never calibrated, or forgotten since."""
+    return f"Put `calibrate` before `{asker}` and behind what leaves steps unknown: `quantize`, `place`, `resize`."
 
 
 PASSES: dict[str, type[Pass]] = {}

@@ -56,6 +56,7 @@ class CorrectBias(Pass):
         graph = network.graph
         chosen = {op.name for op in chosen_layers(graph, self.layers) if correctable(graph, op)}
         if not chosen:
+            context.say(f"correct-bias changes nothing: {self.nothing_to_correct(graph)}")
             return network
         batches = context.samples(self.samples, "correct-bias")
         reals = {op.name: network.weights.original(op.name).tensor for op in graph.stored}
@@ -71,6 +72,12 @@ class CorrectBias(Pass):
             real.go(op)
             rounded.go(op)
         return Network(graph, network.weights.with_recipes(found))
+
+    def nothing_to_correct(self, graph: Graph) -> str:
+        """Why no bias of the layers is corrected, and the mend where another order of passes would help."""
+        if any(rounds(graph, op) for op in chosen_layers(graph, self.layers)):
+            return "the rounded layers among those it is asked for have no bias of their own"
+        return "none of its layers reads anything in few bits; put it behind `quantize` and `calibrate`"
 
 
 def rounds(graph: Graph, layer: Op) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...ir import Graph, Op, UsageError, layers, operand
+from ...ir import STORED, Graph, Op, UsageError, layers, operand
 from ...ir.axes import size
 from ..network import Network
 from ..weights import Computed, Recipe
@@ -59,6 +59,7 @@ class Equalize(Pass):
         """See `Pass.run`."""
         found = pairs(network.graph)
         if not found:
+            context.say(f"equalize changes nothing: {nothing_to_equalize(network.graph)}")
             return network
         weights = tuple(dict.fromkeys(n for p in found for n in (p.first, p.second)))
         recipes = dict(network.weights.recipes)
@@ -115,6 +116,15 @@ def pairs(graph: Graph) -> tuple[Pair, ...]:
             bias = operand(first, "bias")
             found.append(Pair(first.inputs[1], bias, second.inputs[1], channels, columns, inputs // each))
     return tuple(found)
+
+
+def nothing_to_equalize(graph: Graph) -> str:
+    """Why a graph has no pairs, and the mend where another order of passes would give it some."""
+    if any(op.type.quantized for op in graph.ops if op.kind in ("quantize", *STORED)):
+        return "layers are rounded already; put `equalize` before `quantize`"
+    if any(op.kind == "batch_norm" for op in graph.ops):
+        return "batch norms stand between layers; put `fold-batch-norm` before `equalize`"
+    return "no layer is read by one other alone, with nothing but ReLU, pools or flattening between"
 
 
 def length(graph: Graph, value: str, axis: int) -> int:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ...ir import SPECS, Graph, Op, Step, Type, format_named, operand, rebuilt
 from ..network import Network
 from ..weights import Computed, Recipe, Rounded, along
-from .base import Context, Pass, PassError, register
+from .base import Context, Pass, PassError, calibrate_before, register
 from .calibrate import Calibrate
 from .integers import multiplies
 from .place import Place, known_target
@@ -104,7 +104,7 @@ def integer_bias(graph: Graph, layer: Op) -> str | None:
     for name in layer.inputs[:3]:
         step = graph.types[name].step
         if step is not None and not step.known:
-            raise PassError(f"%{name} has no step yet", op=layer, mend="Put `calibrate` before `legalize`.")
+            raise PassError(f"%{name} has no step yet", op=layer, mend=calibrate_before("legalize"))
     return bias
 
 

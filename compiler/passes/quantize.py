@@ -107,11 +107,11 @@ class Quantize(Pass):
 
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
-        graph = network.graph
+        graph, chosen = network.graph, chosen_layers(network.graph, self.layers)
         if self.activations:
-            check_signs(graph, chosen_layers(graph, self.layers), self.activations)
+            check_signs(graph, chosen, self.activations)
         stored: dict[str, Type] = {}
-        for layer in chosen_layers(graph, self.layers):
+        for layer in chosen:
             if self.weights:
                 name, axis = operand(layer, "weight"), SPECS[layer.kind].weight_axis
                 assert name is not None and axis is not None
@@ -120,14 +120,23 @@ class Quantize(Pass):
                 if graph.types[bias].format.bits > 16 and graph.types[bias].quantized:
                     raise PassError("it is legalized already", op=layer, mend="Put `quantize` before `legalize`.")
                 stored[bias] = weight_type(graph, layer, bias, self.biases, None)
+        if not (stored or self.activations):
+            context.say(f"quantize changes nothing: {self.nothing_to_quantize()}")
+            return network
         graph = replace(
             graph, ops=tuple(op.with_type(stored[op.name]) if op.name in stored else op for op in graph.ops)
         )
         if self.activations:
-            for name in [op.name for op in chosen_layers(graph, self.layers)]:
+            for name in [op.name for op in chosen]:
                 graph = read_through(graph, name, activation(self.activations, graph, name))
         recipes = {name: as_typed(network.weights.unrounded(name), type) for name, type in stored.items()}
         return Network(rebuilt(network.graph, graph.ops), network.weights.with_recipes(recipes))
+
+    def nothing_to_quantize(self) -> str:
+        """Why no tensor gets another format."""
+        if self.biases:
+            return "none of its layers has a bias"
+        return "no format is given; write quantize{weights=i8, activations=u8}"
 
 
 def check_format(name: str, encoding: Encoding) -> None:

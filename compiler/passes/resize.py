@@ -29,6 +29,8 @@ class Resize(Pass):
     multiples; other sizes are refused, for the function would stay only nearly. `grow=nearly` makes copies all the
     same, and `grow=initialise` draws new channels afresh.
 
+    Steps are forgotten, for other channels take other values; it is told. Put it before `quantize` and `calibrate`.
+
     Args:
         sizes: the new sizes, by the name of a width or of a layer whose output it is.
         importance: see `resizing.importance.channel_scores`; `taylor` needs data.
@@ -105,7 +107,13 @@ class Resize(Pass):
         unrounded = {
             op.name: shared_again(store.unrounded(op.name), op.type) for op in network.graph.stored if op.type.quantized
         }
-        return Network(without_steps(network.graph.with_sizes(wanted)), Store({**store.recipes, **unrounded}))
+        resized = without_steps(network.graph.with_sizes(wanted))
+        if forgotten := known_steps(network.graph) - known_steps(resized):
+            context.say(
+                f"resize forgets the {forgotten} steps that were found or given: put `resize` before `quantize` and"
+                " `calibrate`, or `calibrate` again behind it"
+            )
+        return Network(resized, Store({**store.recipes, **unrounded}))
 
     def wanted(self, graph: Graph) -> dict[str, int]:
         """The sizes asked for by width, without those that a width has already.
@@ -181,6 +189,12 @@ def without_steps(graph: Graph) -> Graph:
     if not any(t.quantized for op in graph.ops for t in op.types):
         return graph
     return retype(replace(graph, ops=tuple(map(_forgetting, graph.ops))))
+
+
+def known_steps(graph: Graph) -> int:
+    """How many tensors and quantizers have a step that is known."""
+    rounded = (op.type.step for op in graph.ops if op.kind in STORED or op.kind == "quantize")
+    return sum(step is not None and step.known for step in rounded)
 
 
 def _forgetting(op: Op) -> Op:

@@ -34,6 +34,7 @@ __all__ = [
     "FLOATS",
     "I32",
     "I64",
+    "LISTED",
     "MX",
     "REAL_BITS",
     "TERNARY",
@@ -61,6 +62,13 @@ _FAMILIES: dict[Family, ModuleType] = {
     "float": floats, "minifloat": floats, "int": integers, "sign": signs, "log": logs,
 }  # fmt: skip
 
+LISTED = (
+    f"Formats are {', '.join(f.name for f in FLOATS)}, i2 to i16 (signed) and u2 to u16 (unsigned), i32, i64 and bool;"
+    " minifloats such as f4e2m1 (1 + exponent + mantissa bits, exponent 1 to 7, mantissa 1 to 10); l3 to l7, ternary"
+    f" and binary. Passes and search spaces also take {', '.join(MX)}."
+)
+"""All formats, as a mend lists them."""
+
 
 @lru_cache(maxsize=512)
 def format_named(name: str) -> Format:
@@ -71,12 +79,7 @@ def format_named(name: str) -> Format:
     """
     if found := _NAMED.get(name) or integers.named(name) or floats.named(name) or logs.named(name):
         return found
-    known = ", ".join(f.name for f in FLOATS)
-    raise UsageError(
-        f"unknown number format {name!r}",
-        mend=f"Formats are {known}, i2 to i16 (signed) and u2 to u16 (unsigned), i32, i64 and bool; minifloats such as"
-        " f4e2m1 (1 + exponent + mantissa bits, exponent 1 to 7, mantissa 1 to 10); l3 to l7, ternary and binary.",
-    )
+    raise UsageError(f"unknown number format {name!r}", mend=LISTED)
 
 
 def nearest(value: Fraction, format: Format) -> Fraction:

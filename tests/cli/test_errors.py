@@ -83,6 +83,11 @@ CASES = {
     "unknown width": (["opt", "net.nasc", "--passes", "resize{fc1=3}"], 2, ["'fc1'", "0, 2"]),
     "frozen width": (["opt", "net.nasc", "--passes", "resize{2=3}"], 2, ["2", "fixed at 5"]),
     "no data": (["opt", "net.nasc", "--passes", "quantize{activations=u8} | calibrate"], 1, ["needs data", "--data"]),
+    "another's data": (
+        ["opt", "net.nasc", "--data", "later.py", "--passes", "quantize{activations=u8} | calibrate"],
+        2,
+        ["later.py: its data", "[8, 4]", "[N, 16]", "Name with --data the model file"],
+    ),
     "no meter": (["measure", "gone.onnx"], 2, ["gone.onnx", "no such file"]),
     "no result": (["verify", "occupied"], 2, ["manifest.json", "nasc compile"]),
 }

@@ -6,6 +6,7 @@ import json
 import random
 from pathlib import Path
 
+import nasc
 import pytest
 import torch
 from nasc.compiler.passes import Context
@@ -92,6 +93,12 @@ def test_a_space_of_widths_has_no_sensitivity() -> None:
     space = build_space(small().graph, [parse_rule("fc1: width=[32, 64]")])
     with pytest.raises(UsageError, match="chooses no formats"):
         sensitivity(small(), space, Context.of(None), [(torch.randn(8, 16),)])
+
+
+@pytest.mark.parametrize(("formats", "found"), [("[]", r"'\[\]'"), ("", "''"), ("i8..i2", "'i8..i2' is empty")])
+def test_formats_that_are_none_are_refused_as_they_were_written(formats: str, found: str) -> None:
+    with pytest.raises(UsageError, match=rf"{found}.*\n  Write"):
+        nasc.sensitivity("no_such_file.py", weights=formats)
 
 
 MACS = {name: float(m) for name, (m, _, _) in bits(small().graph).items()}

@@ -115,6 +115,51 @@ def test_layers_that_are_named_are_told_where_they_are_real_and_refused_where_no
         network.apply("round-weights{layers=linear}", data=rows()[0])
 
 
+IDLE = [
+    ("equalize", None),
+    ("quantize{weights=i8} | calibrate | equalize", "put `equalize` before `quantize`"),
+    ("quantize{activations=u8} | equalize", "put `equalize` before `quantize`"),
+    ("correct-bias | quantize{weights=i8} | calibrate", "put it behind `quantize` and `calibrate`"),
+    ("quantize{layers=conv2d, weights=i8} | calibrate | correct-bias{layers=head}", "put it behind `quantize`"),
+    ("quantize{weights=i8} | calibrate | correct-bias", None),
+    ("quantize", "write quantize{weights=i8, activations=u8}"),
+    ("quantize{biases=i8}", None),
+    ("quantize{weights=i8} | check-accumulators", "checks nothing: no layer has integers for both"),
+    ("quantize{weights=i8, activations=u8} | calibrate | check-accumulators", None),
+    ("cleanup | fold-batch-norm | merge-linear", None),
+    ("resize{stem=8} | quantize{weights=i8} | calibrate", None),
+    ("quantize{weights=i8} | resize{stem=8}", None),
+    ("quantize{weights=i8} | calibrate | resize{stem=8}", "resize forgets the 4 steps"),
+    ("quantize{weights=mxint8} | resize{stem=8}", None),
+]
+
+
+@pytest.mark.parametrize(("passes", "wanted"), IDLE)
+def test_what_does_nothing_where_it_stands_says_so_once(passes: str, wanted: str | None) -> None:
+    told: list[str] = []
+    made("cleanup").apply(passes, data=rows()[0], tell=told.append)
+    assert len(told) == (wanted is not None)
+    assert wanted is None or wanted in told[0]
+
+
+def test_equalisation_says_what_stands_between_layers() -> None:
+    told: list[str] = []
+    trained().apply("cleanup | equalize", tell=told.append)
+    assert told == [
+        "equalize changes nothing: batch norms stand between layers; put `fold-batch-norm` before `equalize`"
+    ]
+    lines = "%a.w: f32[4, 16] = weight\n%a: f32[N, 4] = linear %x, %a.w\n%y: f32[N, 4] = sigmoid %a"
+    network_of(graph_of(lines)).apply("equalize", tell=told.append)
+    assert told[1].startswith("equalize changes nothing: no layer is read by one other alone")
+
+
+def test_biases_that_are_asked_for_and_missing_are_told() -> None:
+    told: list[str] = []
+    network = network_of(graph_of("%y.w: f32[4, 16] = weight\n%y: f32[N, 4] = linear %x, %y.w"))
+    assert network.apply("quantize{biases=i8}", tell=told.append) is network
+    assert told == ["quantize changes nothing: none of its layers has a bias"]
+
+
 def test_many_layers_of_one_reason_are_counted() -> None:
     lines = "\n".join(
         f"%l{i}.w: f32[16, 16] = weight\n%l{i}: f32[N, 16] = linear %{f'l{i - 1}' if i else 'x'}, %l{i}.w"
