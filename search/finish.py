@@ -35,6 +35,23 @@ REFERENCE_NAME = "uniform 8 bits"
 BASELINE_NAME = "source"
 
 
+@dataclass(frozen=True)
+class Choice:
+    """Who won, and what chose it.
+
+    Args:
+        record: the winner.
+        rule: that chose it, as a sentence.
+        confirmation: its quality on samples that the search did not see; empty where there are none.
+        refused: the same of the trials that were to win before it and were not good enough.
+    """
+
+    record: Record
+    rule: str
+    confirmation: Figures
+    refused: Mapping[int, Figures]
+
+
 @dataclass
 class Finish:
     """The end of a search. What it finds out is kept with the study, so that nothing is paid for twice."""
@@ -66,7 +83,8 @@ class Finish:
             raise NascError(
                 f"none of {len(records)} candidates is complete and keeps the constraints", mend=why(records)
             )
-        winner, confirmation, refused = self.winner(feasible)
+        choice = self.winner(feasible)
+        winner = choice.record
         front = pareto(feasible, self.goals.objectives, self.ladder.confidence)
         best = self.named("best", winner)
         network = _Once(lambda: self.rebuilt(winner))
@@ -91,14 +109,14 @@ class Finish:
             target=self.problem.target,
             folder=self.study.output,
             goals=self.goals,
-            rule=str(self.rule),
+            rule=choice.rule,
             metrics={m.name: m for m in judge.metrics},
             quality=self.problem.quality,
             baseline=Named(BASELINE_NAME, "", {**self.ladder.baseline, **self.source_measured()}, self.source_tested()),
             reference=ours,
             best=best,
-            confirmation=confirmation,
-            refused=refused,
+            confirmation=choice.confirmation,
+            refused=choice.refused,
             deployed=deployed,
             layers=rows,
             front=front,
@@ -108,7 +126,7 @@ class Finish:
             seconds=spent(records),
         )
 
-    def winner(self, feasible: Sequence[Record]) -> tuple[Record, Figures, dict[int, Figures]]:
+    def winner(self, feasible: Sequence[Record]) -> Choice:
         """The winner, its quality on confirmation samples where there are any, and that of those refused before it.
 
         Many candidates lie near the tolerance, and the luckiest of them on validation samples would win too often.
@@ -127,7 +145,7 @@ class Finish:
             ]
         chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
         if not confirming and chosen:
-            return records[chosen[0].number], {}, {}
+            return Choice(records[chosen[0].number], str(self.rule), {}, {})
         refused: dict[int, Figures] = {}
         for point in chosen:
             if len(refused) >= CONFIRMED:
@@ -138,11 +156,11 @@ class Finish:
             record = records[point.number]
             again = self.confirmed(record)
             if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
-                return record, again, refused
+                return Choice(record, str(self.rule), again, refused)
             refused[point.number] = again
         best = [r for r in self.rule.best_quality(feasible, self.ladder.baseline) if isinstance(r, Record)]
         self.say(f"no candidate surely keeps {self.rule.tolerance}; the best quality wins instead")
-        return best[0], self.confirmed(best[0]) if confirming else {}, refused
+        return Choice(best[0], self.rule.otherwise, self.confirmed(best[0]) if confirming else {}, refused)
 
     def confirmed(self, record: Record) -> Figures:
         """A candidate's quality on samples that had no part in choosing it.

@@ -98,6 +98,18 @@ def test_luck_on_validation_samples_does_not_win(tmp_path: Path) -> None:
     assert (fooled.best.test["accuracy"].difference or 0.0) < -0.01, "without a second look luck wins"
 
 
+@pytest.mark.parametrize("splits", [("validation", "confirmation"), ("validation",)])
+def test_where_no_candidate_surely_keeps_the_tolerance_the_rule_says_what_chose(
+    tmp_path: Path, splits: tuple[Split, ...]
+) -> None:
+    found = run(tmp_path / "out", 10, judge=SmallJudge(splits=frozenset(splits)), search__tolerance="0.01pt")
+    chosen = "since no network surely keeps accuracy>=baseline-0.01pt, the feasible one with the best accuracy"
+    assert found.rule == f"{chosen} (at its lower bound)"
+    assert any("the best quality wins instead" in text for text in found.notices)
+    assert found.rule in found.summary()[0]
+    assert read_manifest(tmp_path / "out" / "best" / "manifest.json").rule == found.rule
+
+
 def test_the_folder_holds_what_the_documentation_says_and_nothing_else(result: Result) -> None:
     names = sorted(p.name for p in result.folder.iterdir() if not p.name.endswith(".lock"))
     assert names == FILES
