@@ -23,6 +23,7 @@ from .records import Record
 from .result import LayerRow, Named, Result
 from .smooth import line, smoothed
 from .study import OpenStudy
+from .unmet import why
 
 SURE = 3
 """Second looks after which it is known how far validation deceives."""
@@ -81,7 +82,8 @@ class Finish:
         records, feasible = (*records, *self.polish.bred, *finalists), [*feasible, *finalists]
         if not feasible:
             raise NascError(
-                f"none of {len(records)} candidates is complete and keeps the constraints", mend=why(records)
+                f"none of {len(records)} candidates is complete and keeps the constraints",
+                mend=why(records, self.goals.constraints),
             )
         choice = self.winner(feasible)
         winner = choice.record
@@ -402,14 +404,3 @@ def spent(records: Sequence[Record]) -> dict[str, float]:
         for name, seconds in record.rungs.items():
             found[name] = found.get(name, 0.0) + seconds
     return found
-
-
-def why(records: Sequence[Record]) -> str:
-    """The commonest reasons why candidates ended, as a sentence."""
-    counts: dict[str, int] = {}
-    for record in records:
-        if record.reason and record.paid:
-            reason = record.reason.split(":")[0]
-            counts[reason] = counts.get(reason, 0) + 1
-    listed = ", ".join(f"{reason} ({n} times)" for reason, n in sorted(counts.items(), key=lambda e: -e[1])[:3])
-    return f"They ended because of: {listed}." if listed else "Give the search more trials."
