@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from .loading import lower as lower
 from .loading import read_onnx as read_onnx
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Generator, Sequence
 
     from torch import nn
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from .compiler.training import Epoch
     from .search.config import Settings
     from .search.observer import Observer
+    from .search.protocols import Problem
     from .search.run import Result
     from .search.sensitivity import Sensitivity
     from .search.survey import Survey
@@ -339,23 +340,36 @@ def search_task(
         NascError: the model cannot be lowered, or the search cannot go on.
     """
     from .compiler.files import check_places
+    from .compiler.training import trained_checkpoint, with_kept_weights
+    from .search.output import network_path
+    from .search.run import check_settings, search
+    from .search.strategies import expect_strategy
+
+    expect_strategy(settings.search.strategy)
+    task = load_task(model) if isinstance(model, str | Path) else model
+    check_places([network_path(output)], task.checkpoint, task.source)
+    if task.untrained:
+        task = with_kept_weights(task if settings.seed == 0 else task.with_seed(settings.seed))
+    if task.untrained:
+        with _problem(task, settings, output) as problem:
+            check_settings(problem, settings)
+        task = trained_checkpoint(task, progress=progress).task
+    with _problem(task, settings, output) as problem:
+        return search(problem, settings, output, observer)
+
+
+@contextmanager
+def _problem(task: Task, settings: Settings, output: Path) -> Generator[Problem]:
+    """What a search needs of a task; the process that measures, if one was started, ends with the context."""
     from .compiler.frontend.lower import lower_task
-    from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
     from .search.judge import TaskJudge, keep_measurements
-    from .search.output import network_path
     from .search.probing import task_sensitivity
     from .search.protocols import Problem
-    from .search.run import search
     from .targets import target_named
     from .targets.measure import Conditions
 
     target = target_named(settings.target)
-    task = load_task(model) if isinstance(model, str | Path) else model
-    check_places([network_path(output)], task.checkpoint, task.source)
-    if task.untrained:
-        seeded = task if settings.seed == 0 else task.with_seed(settings.seed)
-        task = trained_checkpoint(seeded, progress=progress).task
     network = lower_task(task)
     chosen = settings.measure
     conditions = Conditions(
@@ -369,18 +383,17 @@ def search_task(
     judge = TaskJudge(task, network, target, conditions, chosen.isolate, keep_measurements(output))
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
-    problem = Problem(
-        task.name,
-        task.source,
-        builder,
-        judge,
-        target.name,
-        task.words,
-        versions=versions(),
-        sensitivity=partial(task_sensitivity, builder),
-    )
     with closing(judge):
-        return search(problem, settings, output, observer)
+        yield Problem(
+            task.name,
+            task.source,
+            builder,
+            judge,
+            target.name,
+            task.words,
+            versions=versions(),
+            sensitivity=partial(task_sensitivity, builder),
+        )
 
 
 def sensitivity(

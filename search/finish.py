@@ -23,6 +23,7 @@ from .records import Record
 from .result import LayerRow, Named, Result
 from .smooth import line, smoothed
 from .study import OpenStudy
+from .unmet import why
 
 SURE = 3
 """Second looks after which it is known how far validation deceives."""
@@ -33,6 +34,23 @@ CONFIRMED = 16
 """How many candidates are looked at a second time, at most, before the search is content with the best quality."""
 REFERENCE_NAME = "uniform 8 bits"
 BASELINE_NAME = "source"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who won, and what chose it.
+
+    Args:
+        record: the winner.
+        kept: whether it surely keeps the tolerance, so that the rule chose it; else the best quality did.
+        confirmation: its quality on samples that the search did not see; empty where there are none.
+        refused: the same of the trials that were to win before it and were not good enough.
+    """
+
+    record: Record
+    kept: bool
+    confirmation: Figures
+    refused: Mapping[int, Figures]
 
 
 @dataclass
@@ -64,9 +82,11 @@ class Finish:
         records, feasible = (*records, *self.polish.bred, *finalists), [*feasible, *finalists]
         if not feasible:
             raise NascError(
-                f"none of {len(records)} candidates is complete and keeps the constraints", mend=why(records)
+                f"none of {len(records)} candidates is complete and keeps the constraints",
+                mend=why(records, self.goals.constraints),
             )
-        winner, confirmation, refused = self.winner(feasible)
+        choice = self.winner(feasible)
+        winner = choice.record
         front = pareto(feasible, self.goals.objectives, self.ladder.confidence)
         best = self.named("best", winner)
         network = _Once(lambda: self.rebuilt(winner))
@@ -91,14 +111,14 @@ class Finish:
             target=self.problem.target,
             folder=self.study.output,
             goals=self.goals,
-            rule=self.rule.sentence(best.figures),
+            rule=self.rule.sentence(best.figures) if choice.kept else self.rule.otherwise,
             metrics={m.name: m for m in judge.metrics},
             quality=self.problem.quality,
             baseline=Named(BASELINE_NAME, "", {**self.ladder.baseline, **self.source_measured()}, self.source_tested()),
             reference=ours,
             best=best,
-            confirmation=confirmation,
-            refused=refused,
+            confirmation=choice.confirmation,
+            refused=choice.refused,
             deployed=deployed,
             layers=rows,
             front=front,
@@ -108,7 +128,7 @@ class Finish:
             seconds=spent(records),
         )
 
-    def winner(self, feasible: Sequence[Record]) -> tuple[Record, Figures, dict[int, Figures]]:
+    def winner(self, feasible: Sequence[Record]) -> Choice:
         """The winner, its quality on confirmation samples where there are any, and that of those refused before it.
 
         Many candidates lie near the tolerance, and the luckiest of them on validation samples would win too often.
@@ -127,7 +147,7 @@ class Finish:
             ]
         chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
         if not confirming and chosen:
-            return records[chosen[0].number], {}, {}
+            return Choice(records[chosen[0].number], True, {}, {})
         refused: dict[int, Figures] = {}
         for point in chosen:
             if len(refused) >= CONFIRMED:
@@ -138,11 +158,11 @@ class Finish:
             record = records[point.number]
             again = self.confirmed(record)
             if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
-                return record, again, refused
+                return Choice(record, True, again, refused)
             refused[point.number] = again
         best = [r for r in self.rule.best_quality(feasible, self.ladder.baseline) if isinstance(r, Record)]
         self.say(f"no candidate surely keeps {self.rule.tolerance}; the best quality wins instead")
-        return best[0], self.confirmed(best[0]) if confirming else {}, refused
+        return Choice(best[0], False, self.confirmed(best[0]) if confirming else {}, refused)
 
     def confirmed(self, record: Record) -> Figures:
         """A candidate's quality on samples that had no part in choosing it.
@@ -395,14 +415,3 @@ def spent(records: Sequence[Record]) -> dict[str, float]:
         for name, seconds in record.rungs.items():
             found[name] = found.get(name, 0.0) + seconds
     return found
-
-
-def why(records: Sequence[Record]) -> str:
-    """The commonest reasons why candidates ended, as a sentence."""
-    counts: dict[str, int] = {}
-    for record in records:
-        if record.reason and record.paid:
-            reason = record.reason.split(":")[0]
-            counts[reason] = counts.get(reason, 0) + 1
-    listed = ", ".join(f"{reason} ({n} times)" for reason, n in sorted(counts.items(), key=lambda e: -e[1])[:3])
-    return f"They ended because of: {listed}." if listed else "Give the search more trials."

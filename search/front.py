@@ -134,6 +134,15 @@ class Rule:
             " then ".join(_called(metric, figures) for metric in self.decide)
         )
 
+    @property
+    def otherwise(self) -> str:
+        """What chooses where no network surely keeps the tolerance, as a sentence."""
+        assert self.quality is not None
+        return (
+            f"since no network surely keeps {self.tolerance}, the feasible one with the best {self.quality.label} "
+            "(at its lower bound)"
+        )
+
     def ranked(self, points: Iterable[Point], baseline: Figures, *, strict: bool) -> list[Point]:
         """The candidates that may win, best first.
 

@@ -68,9 +68,7 @@ def search(problem: Problem, settings: Settings, output: Path, observer: Observe
         NascError: candidates fail one after the other, or none keeps the constraints.
     """
     observer = observer or Observer()
-    space = space_of(problem, settings)
-    check_strategy(settings.search.strategy, space, objectives=expect_readable(problem, settings))
-    expect_breedable(problem, settings)
+    space = check_settings(problem, settings)
     with OpenStudy(output, settings.search.storage, identity(problem, settings, space), problem.name) as study:
         try:
             result = _search(problem, settings, space, study, observer)
@@ -81,6 +79,25 @@ def search(problem: Problem, settings: Settings, output: Path, observer: Observe
             ) from None
     observer.closed()
     return result
+
+
+def check_settings(problem: Problem, settings: Settings) -> Space:
+    """Refuse settings that cannot be met, as far as that shows before candidates are made.
+
+    Args:
+        problem: the network; its weights may be untrained.
+        settings: what is asked for.
+
+    Returns:
+        The space that they describe.
+
+    Raises:
+        UsageError: a rule of the space, the strategy, an objective, a constraint or the tolerance cannot be used.
+    """
+    space = space_of(problem, settings)
+    check_strategy(settings.search.strategy, space, objectives=expect_readable(problem, settings))
+    expect_breedable(problem, settings)
+    return space
 
 
 def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy, observer: Observer) -> Result:

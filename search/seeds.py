@@ -78,10 +78,27 @@ class Plan:
     def reference(self) -> Assignment | None:
         """All weights and activations in 8 bits, as far as the space can; None where it cannot."""
         found = self.uniform(8, 8)
-        for knob in self.space.knobs:
-            if knob.part in ("weights", "activations") and amount(knob, found[knob.name]) != 8:
-                return None
-        return found
+        return found if self.has_bits(found, 8, 8) else None
+
+    def has_bits(self, assignment: Assignment, weights: int, activations: int) -> bool:
+        """Whether all weights have so many bits, and all activations so many."""
+        wanted = {"weights": weights, "activations": activations}
+        return all(amount(k, assignment[k.name]) == wanted[k.part] for k in self.space.knobs if k.part in wanted)
+
+    def uniform_name(self, assignment: Assignment, weights: int, activations: int) -> str:
+        """What an assignment of `uniform` is called: by the bits if it has them, else by the formats it has instead."""
+        bits = REFERENCE if weights == activations == 8 else f"uniform {weights} and {activations} bits"
+        if self.has_bits(assignment, weights, activations):
+            return bits
+        found = {p: self.formats_of(assignment, p) for p in ("weights", "activations")}
+        if all(len(formats) == 1 for formats in found.values()):
+            return f"uniform {found['weights'][0]}/{found['activations'][0]}"
+        listed = ", ".join(f"{part} {' '.join(formats)}" for part, formats in found.items() if formats)
+        return f"nearest to {bits}: {listed}"
+
+    def formats_of(self, assignment: Assignment, part: str) -> tuple[str, ...]:
+        """The formats that an assignment gives to one part of the layers, each once."""
+        return tuple(dict.fromkeys(assignment[k.name] for k in self.space.knobs if k.part == part))
 
     def uniform(self, weights: int, activations: int) -> Assignment:
         """The assignment nearest to the same bits everywhere; widths as they are, biases in the most bits."""
@@ -141,9 +158,10 @@ class _Seeds:
     def seeds(self) -> Iterator[Seed]:
         plan = self.plan
         start = plan.reference() or plan.uniform(8, 8)
-        yield Seed(start, REFERENCE)
+        yield Seed(start, plan.uniform_name(start, 8, 8))
         for weights, activations in UNIFORM[: max(1, plan.trials // 4)]:
-            yield Seed(plan.uniform(weights, activations), f"uniform {weights} and {activations} bits")
+            found = plan.uniform(weights, activations)
+            yield Seed(found, plan.uniform_name(found, weights, activations))
         alone = [start]
         if plan.table is None:
             probes = [(knob, self.probe(start, knob)) for knob in plan.formats]

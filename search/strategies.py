@@ -40,11 +40,11 @@ POPULATION = 20
 _NEEDS = {"cma-es": "cmaes", "gp": "scipy", "qmc": "scipy"}
 
 
-def check_strategy(name: str, space: Space, *, objectives: int) -> None:
-    """Refuse a strategy that is unknown, or that cannot do what is asked.
+def expect_strategy(name: str) -> None:
+    """Refuse a strategy that is unknown or lacks a module.
 
     Raises:
-        UsageError: no such strategy, a module it needs is missing, too many objectives or configurations for it.
+        UsageError: no such strategy, or a module it needs is missing.
     """
     if name not in STRATEGIES:
         raise UsageError(f"there is no search strategy {name!r}", mend=did_you_mean(name, list(STRATEGIES)))
@@ -52,6 +52,15 @@ def check_strategy(name: str, space: Space, *, objectives: int) -> None:
         raise UsageError(
             f"the strategy {name} needs the module {needed!r}, which is not installed", mend=f"pip install {needed}"
         )
+
+
+def check_strategy(name: str, space: Space, *, objectives: int) -> None:
+    """Refuse a strategy that is unknown, or that cannot do what is asked.
+
+    Raises:
+        UsageError: see `expect_strategy`; too many objectives or configurations for it.
+    """
+    expect_strategy(name)
     if name == "cma-es" and objectives > 1:
         raise UsageError(
             f"the strategy cma-es takes one objective, found {objectives}",

@@ -11,9 +11,9 @@ import torch
 
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
-from ..ir import NascError, UsageError
+from ..ir import Graph, NascError, UsageError
 from ..ir.axes import size
-from ..targets import agree, check_placement, target_named
+from ..targets import Placement, agree, check_placement, target_named
 from .artifacts import artifact_of
 from .judge import CHECKED, TOLERANCE_DB, session_run
 from .layerwise import layerwise
@@ -73,12 +73,22 @@ def verify(folder: Path, load_task: Callable[[str, Sequence[str]], Task]) -> tup
     if any(op.kind == "quantize" for op in network.graph.ops):
         integers = layerwise(network, target, inputs, home / MODEL)
         checks.append(Check("same integers as torch", integers.holds, str(integers)))
-    placement = check_placement(target.plan(network.graph), session.placement())
-    kernels = ", ".join(f"{n} {kind}" for kind, n in placement.kernels.items())
-    checks.append(Check("integer kernels as planned", not placement.float_layers, kernels))
+    checks.append(kernels(network.graph, check_placement(target.plan(network.graph), session.placement())))
     if task is not None and manifest.deployed_test:
         checks += _quality(task, run, manifest.deployed_test)
     return tuple(checks)
+
+
+def kernels(graph: Graph, placement: Placement) -> Check:
+    """Whether the planned kernels run; if not, the layers in float, each with its kernels and the user's line."""
+    found = ", ".join(f"{n} {kind}" for kind, n in placement.kernels.items())
+    ops = {op.name: op for op in graph.ops}
+    in_float = [
+        f"{layer} ({kinds}){'' if (at := ops[layer].location) is None else f' at {at}'}"
+        for layer, kinds in placement.float_layers.items()
+    ]
+    told = f"; in float: {', '.join(in_float)}" if in_float else ""
+    return Check("integer kernels as planned", not in_float, found + told)
 
 
 def _digest(home: Path, name: str, expected: str) -> Check:

@@ -174,6 +174,39 @@ def test_a_refused_search_computes_and_writes_nothing(files: Path) -> None:
     assert sorted(p.name for p in (files / "occupied").iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--search", "nosuch"], "no search strategy 'nosuch'"),
+        (["--search", "cma-es"], "the strategy cma-es"),
+        (["--objective", "acuracy"], "unknown metric 'acuracy'"),
+        (["--constraint", "size<=1parsec"], "found 'parsec'"),
+        (["--tolerance", "much"], "tolerance 'much'"),
+        (["--space", "fc9: weights=[i4]"], "no layer matches 'fc9'"),
+    ],
+)
+def test_settings_are_refused_before_anything_is_trained(files: Path, options: list[str], said: str) -> None:
+    done = CliRunner().invoke(app, ["compile", "later.py", "-o", "new", *options])
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.output.split())
+    assert not (files / "new").exists()
+    assert not (files / ".cache").exists()
+
+
+def test_formats_of_a_sensitivity_are_read_before_anything_is_trained(files: Path) -> None:
+    done = CliRunner().invoke(app, ["sensitivity", "later.py", "--weights", "i99"])
+    assert done.exit_code == 2, done.output
+    assert "i99" in done.output
+    assert not (files / ".cache").exists()
+
+
+def test_a_search_trains_where_settings_are_good(files: Path) -> None:
+    """What the test above looks for is there where it must be."""
+    done = CliRunner().invoke(app, ["compile", "later.py", "-o", "new", "--search", "random", "--trials", "1"])
+    assert done.exit_code in (0, 1), done.output
+    assert list((files / ".cache").glob("later-*.safetensors"))
+
+
 def test_without_data_quality_is_fidelity_and_the_evidence_holds(files: Path) -> None:
     done = CliRunner().invoke(app, ["compile", "net.py", "--trials", "4", "--search", "random", "-o", "out"])
     assert done.exit_code == 0, done.output

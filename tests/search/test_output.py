@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from nasc.ir import NascError, UsageError
-from nasc.search.figures import Figures
+from nasc.search.figures import METRICS, Figures, value_text
 from nasc.search.output import Manifest, read_manifest
 from nasc.search.protocols import Split
 from nasc.search.result import Result, brief
@@ -96,6 +96,18 @@ def test_luck_on_validation_samples_does_not_win(tmp_path: Path) -> None:
     assert (honest.best.test["accuracy"].difference or 0.0) > -0.01
     fooled = run(tmp_path / "two", judge=Lucky(splits=frozenset({"validation", "test"})))
     assert (fooled.best.test["accuracy"].difference or 0.0) < -0.01, "without a second look luck wins"
+
+
+@pytest.mark.parametrize("splits", [("validation", "confirmation"), ("validation",)])
+def test_where_no_candidate_surely_keeps_the_tolerance_the_rule_says_what_chose(
+    tmp_path: Path, splits: tuple[Split, ...]
+) -> None:
+    found = run(tmp_path / "out", 10, judge=SmallJudge(splits=frozenset(splits)), search__tolerance="0.01pt")
+    chosen = "since no network surely keeps accuracy>=baseline-0.01pt, the feasible one with the best accuracy"
+    assert found.rule == f"{chosen} (at its lower bound)"
+    assert any("the best quality wins instead" in text for text in found.notices)
+    assert found.rule in found.summary()[0]
+    assert read_manifest(tmp_path / "out" / "best" / "manifest.json").rule == found.rule
 
 
 def test_the_folder_holds_what_the_documentation_says_and_nothing_else(result: Result) -> None:
@@ -235,8 +247,22 @@ def test_one_objective_and_a_weighted_sum_have_reports_too(tmp_path: Path) -> No
 def test_where_no_candidate_keeps_the_constraints_it_is_said_why(tmp_path: Path) -> None:
     with pytest.raises(NascError, match="none of .* keeps the constraints") as told:
         run(tmp_path / "out", 10, search__constraints=["size<=10B"])
-    assert "size<=10B" in str(told.value)
+    assert "They ended because of: size<=10B (10 times)." in str(told.value)
+    rows = [json.loads(line) for line in (tmp_path / "out" / "trials.jsonl").read_text().splitlines()]
+    best = min((row for row in rows if "duplicate_of" not in row), key=lambda row: row["figures"]["size"]["value"])
+    value = value_text(METRICS["size"], best["figures"]["size"]["value"])
+    said = f"Nearest to size<=10B of those that miss it comes trial {best['number']} with {value}"
+    assert f"{said}: loosen the constraint, or offer fewer bits (--space)" in str(told.value)
+    assert "Nearest to accuracy" not in str(told.value), "no candidate came so far as to miss it"
     assert (tmp_path / "out" / "trials.jsonl").read_text().count("\n") >= 10, "what was found out is kept"
+
+
+def test_where_constraints_exclude_each_other_the_nearest_to_each_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NascError) as told:
+        run(tmp_path / "out", 10, search__constraints=["size<=2500B", "accuracy>=baseline-0.1pt"])
+    assert re.search(r"Nearest to size<=2500B of those that miss it comes trial \d+ with [\d.]+ kB", str(told.value))
+    assert re.search(r"Nearest to accuracy>=baseline-0.1pt of those .* comes trial \d+ with 7\d.*%", str(told.value))
+    assert "more bits (--space) or training (--train-epochs)" in str(told.value)
 
 
 def test_a_reference_outside_of_the_space_is_evaluated_beside_the_trials(tmp_path: Path) -> None:

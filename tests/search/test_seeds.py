@@ -77,6 +77,33 @@ def test_a_space_without_eight_bits_has_no_reference_in_it() -> None:
     assert eighteen.pipeline(plan(eighteen).reference() or {}).count("weights=i8, activations=u8, biases=i8") == 1
 
 
+@pytest.mark.parametrize(
+    ("rule", "origins"),
+    [
+        ("*: weights=[i2, ternary], activations=[u4]", ["uniform ternary/u4"]),
+        ("*: weights=i2..i8, activations=[f32]", ["uniform i8/f32", "uniform i6/f32"]),
+        ("*: weights=[i4, i8], activations=[u8]", ["uniform 8 bits"]),
+        ("*: weights=[i4, i8], activations=[u6, u8]", ["uniform 8 bits", "uniform i8/u6"]),
+    ],
+)
+def test_uniform_seeds_are_called_by_what_is_tried(rule: str, origins: list[str]) -> None:
+    space = build_space(small().graph, [parse_rule(rule)])
+    uniform = [r for r in all_told(space, 8) if r.origin.startswith("uniform")]
+    assert [r.origin for r in uniform][: len(origins)] == origins
+    assert all(
+        r.origin.partition("/")[0].removeprefix("uniform ") in (*r.assignment.values(), "8 bits") for r in uniform
+    )
+
+
+def test_a_seed_that_is_not_uniform_says_what_it_is_nearest_to() -> None:
+    mixed = build_space(
+        small().graph, [parse_rule("*: weights=[i4, i6], activations=u8"), parse_rule("fc1: weights=i8")]
+    )
+    seed = plan(mixed).next([], BASE_ACCURACY)
+    assert seed is not None
+    assert seed.origin == "nearest to uniform 8 bits: weights i8 i6, activations u8"
+
+
 def true_hurt(space: Space, assignment: Assignment) -> float:
     return lost(small().apply(space.pipeline(assignment).rsplit(" | calibrate", 1)[0]).graph)
 
