@@ -32,6 +32,8 @@ from .statistics import (
 LOOKS = tuple(int(16 * 1.5**look) for look in range(12))
 EARLY_SHARE = 0.5 / (len(LOOKS) - 1)
 LAST_SHARE = 0.5
+NEAR_MARGIN = 1 / 3
+"""Least margin of verdicts on calls near the timer: equal code was seen to differ by a quarter, by its place in memory."""
 
 
 class Flag(StrEnum):
@@ -169,7 +171,8 @@ class LatencySeries(Mapping[str, Latency]):
         """
         rounds_s = np.array([self[name].rounds_s, self[other].rounds_s], dtype=np.float64)
         ratio = _ratio(rounds_s, self.confidence, EARLY_SHARE)
-        return ratio, _verdict(ratio, self.margin, self.confidence)
+        near = any(Flag.NEAR_TIMER in self[each].flags for each in (name, other))
+        return ratio, _verdict(ratio, self.margin, self.confidence, near)
 
 
 @dataclass(frozen=True)
@@ -358,7 +361,7 @@ class LatencyMeter:
             clock=clock,
             wall_median_s=wall_median_s,
             ratio=ratio,
-            verdict=None if base is None else _verdict(ratio, self.margin, self.confidence),
+            verdict=None if base is None else _verdict(ratio, self.margin, self.confidence, flags[Flag.NEAR_TIMER]),
             reference_s=None if base is None else float(np.median(rounds_s[1, kept])),
             floor_s=floor_s,
             overhead_bound=overhead_bound,
@@ -376,8 +379,12 @@ def _ratio(rounds_s: npt.NDArray[np.float64], confidence: float, share: float) -
     return undisturbed_ratio(rounds_s[0], rounds_s[1], confidence, share) if rounds_s.all() else None
 
 
-def _verdict(ratio: Ratio | None, margin: float, confidence: float) -> Verdict:
-    return Verdict.AMBIGUOUS if ratio is None else judge(ratio, margin, confidence)
+def _verdict(ratio: Ratio | None, margin: float, confidence: float, near_timer: bool) -> Verdict:
+    """The verdict; of calls near the timer only where they differ by more than places in memory explain."""
+    if ratio is None:
+        return Verdict.AMBIGUOUS
+    found = judge(ratio, max(margin, NEAR_MARGIN) if near_timer else margin, confidence)
+    return Verdict.AMBIGUOUS if near_timer and found is Verdict.SAME else found
 
 
 def _half_width(ci: Interval, median_s: float) -> float:

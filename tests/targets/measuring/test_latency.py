@@ -243,6 +243,16 @@ def test_calls_shorter_than_a_reading_of_the_clock_are_timed_in_groups(machine: 
     assert latency.flags == (Flag.NEAR_TIMER,)
 
 
+@pytest.mark.parametrize("other_s", [20e-9, 16e-9, 25e-9])
+def test_short_calls_that_memory_may_explain_get_no_verdict(machine: Any, other_s: float) -> None:
+    host = machine(read_s=100e-9, noise=0.02)
+    meter = LatencyMeter(host=host)
+    series = meter.measure_together({"": host.work(20e-9)}, host.work(other_s))
+    assert series[""].verdict == series.compare("", "")[1] == Verdict.AMBIGUOUS
+    ratio = series[""].ratio
+    assert ratio is not None and ratio.value == pytest.approx(20e-9 / other_s, rel=0.02)
+
+
 @dataclass
 class Coarse:
     """A machine whose clock moves in steps.
