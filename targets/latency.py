@@ -33,7 +33,7 @@ LOOKS = tuple(int(16 * 1.5**look) for look in range(12))
 EARLY_SHARE = 0.5 / (len(LOOKS) - 1)
 LAST_SHARE = 0.5
 NEAR_MARGIN = 1 / 3
-"""Least margin of verdicts on calls near the timer: equal code was seen to differ by a quarter, by its place in memory."""
+"""Least margin of verdicts on calls near the timer: equal code differed by a quarter, by its place in memory."""
 
 
 class Flag(StrEnum):
