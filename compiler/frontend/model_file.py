@@ -177,7 +177,6 @@ def _code(path: Path, surroundings: Surroundings) -> str:
     """
     files = imported_files(path)
     loaded = (getattr(module, "__file__", None) for module in surroundings.modules.values())
-    others = {Path(file).resolve() for file in loaded if file and file.endswith(".py")} - {
-        file.resolve() for file in files
-    }
+    others = {Path(file).resolve() for file in loaded if file and file.endswith(".py")}
+    others -= {file.resolve() for file in files}
     return "\n".join(ast.dump(ast.parse(file.read_bytes())) for file in (*files, *sorted(others)))

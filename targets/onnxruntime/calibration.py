@@ -172,7 +172,7 @@ def product_text(n: int, format: str) -> str:
         results = ", ".join(f"%y{i}" for i in range(PRODUCTS_F8))
         return "\n".join(["nasc 1", f"graph @product(%x: f32[N, {n}]) {{", *lines, f"  return {results}", "}"])
     if format != "i8":
-        return PRODUCT.format(given="f32" if format == "f32" else format, stored=format, n=n, quantize="", read="x")
+        return PRODUCT.format(given=format, stored=format, n=n, quantize="", read="x")
     quantize = f"  %q: u8<2^-6, 128>[N, {n}] = quantize %x\n"
     return PRODUCT.format(given="f32", stored="i8<per 0>", n=n, quantize=quantize, read="q")
 
