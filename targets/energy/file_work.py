@@ -17,9 +17,6 @@ from .estimate import EnergyPrices, Work, work_of_kernels
 if TYPE_CHECKING:
     import onnx
 
-LARGEST_BYTES = 2**31 - 2**20
-"""Larger models cannot be taken apart in memory: protobuf's limit, less some room."""
-
 
 @dataclass(frozen=True)
 class Counted:
@@ -72,14 +69,15 @@ class Counter:
         from onnx import inliner
 
         from ..onnx.bodies import control_nodes
+        from ..onnx.writer import LARGEST_FILE
 
         if isinstance(model, Artifact) or is_ort_format(model):
             return self._kernels(model, inputs)
         proto = onnx.load(str(model), load_external_data=False)
-        unnamed = any(not node.name for node in proto.graph.node) and size_bytes(model) < LARGEST_BYTES
+        unnamed = any(not node.name for node in proto.graph.node) and size_bytes(model) < LARGEST_FILE
         if not proto.functions and not any(control_nodes(proto.graph)) and not unnamed:
             return self._kernels(model, inputs)
-        if size_bytes(model) >= LARGEST_BYTES:
+        if size_bytes(model) >= LARGEST_FILE:
             return self._kernels(model, inputs) + Counted(uncounted=("local functions and bodies: over 2 GiB",))
         onnx.load_external_data_for_model(proto, str(model.parent))
         proto = inliner.inline_local_functions(proto)
