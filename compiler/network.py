@@ -20,6 +20,7 @@ from .weights import Rounded, Store
 if TYPE_CHECKING:
     from .passes.base import Data
     from .pipeline import Pipeline
+    from .training import Loss
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Network:
         pipeline: str | Pipeline,
         *,
         data: Data = None,
+        train_data: Any = None,
+        loss: Loss | None = None,
         seed: int = 0,
         tell: Callable[[str], None] | None = None,
     ) -> Network:
@@ -96,6 +99,9 @@ class Network:
         Args:
             pipeline: passes as text, `resize{stem=24} | quantize{layers=*, weights=i4}`, or parsed.
             data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them.
+            train_data: for the pass `train`: a pair of tensors `(x, y)`, or a Dataset of `(x, y)`.
+            loss: of a batch, from outputs and labels; by default cross-entropy for class labels, squared error for
+                real ones.
             seed: for passes that draw at random.
             tell: called with a sentence where a pass leaves out what one might expect of it.
 
@@ -105,9 +111,11 @@ class Network:
         """
         from .passes.base import Context
         from .pipeline import parse_pipeline
+        from .supervision import Supervision
 
         parsed = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-        return parsed.run(self, Context.of(data, seed=seed, tell=tell))
+        context = Context.of(data, seed=seed, tell=tell, supervision=Supervision.of(train_data, loss))
+        return parsed.run(self, context)
 
     def module(self, *, learn_steps: bool = True) -> nn.Module:
         """The network as a trainable module; quantizers are simulated with straight-through gradients.
