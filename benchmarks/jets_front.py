@@ -40,7 +40,7 @@ SETTINGS: dict[str, Any] = {
     "search.trials": 20,
     "training.generations": 3,
     "training.generation_epochs": 4,
-    "training.finalist_epochs": 100,
+    "training.finalist_epochs": 200,
     "training.learning_rate": 0.01,
     "measure.budget_s": 0.3,
 }
