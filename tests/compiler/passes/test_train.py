@@ -133,8 +133,10 @@ def test_inputs_by_keyword() -> None:
     y = torch.randint(0, 3, (40,))
     network = nasc.lower(Two(), {k: v[:2] for k, v in x.items()})
     turned = {"second": x["second"], "first": x["first"]}
-    found = [network.apply("train{epochs=2}", train_data=(held, y)).key for held in (x, turned)]
+    passes = "quantize{weights=i4, activations=u4} | calibrate | train{epochs=2}"
+    found = [network.apply(passes, train_data=(held, y)).key for held in (x, turned)]
     assert found[0] == found[1] != network.key
+    assert network.apply(passes, data=[tuple(x.values())], train_data=(x, y)).key == found[0], "calibrated on the same"
 
 
 def test_what_is_told() -> None:
