@@ -98,8 +98,8 @@ class Network:
 
         Args:
             pipeline: passes as text, `resize{stem=24} | quantize{layers=*, weights=i4}`, or parsed.
-            data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them; if not given, those of
-                `train_data`.
+            data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them; by default the
+                inputs of `train_data`.
             train_data: for the pass `train`: a pair of tensors `(x, y)`, or a Dataset of `(x, y)`.
             loss: of a batch, from outputs and labels; by default cross-entropy for class labels, squared error for
                 real ones.
