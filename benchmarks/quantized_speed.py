@@ -5,7 +5,7 @@
 One thread. For every network `quantize_static` (after `quant_pre_process`) is tried at each of its settings; all of
 them, nasc's file and the float one are then timed in turns, in several visits. Its best setting is the fastest one;
 with that, each of its calibration methods gives an output error on inputs that nobody calibrated on, of which the
-smallest counts. The second table holds the time from the lowered source graph to the bytes of the quantized model,
+smallest counts. Behind it stands by which kernels the two files differ. The second table holds the time from the lowered source graph to the bytes of the quantized model,
 nasc's and theirs, with the same samples in the same batches and the same method (MinMax), in seconds of processor time
 on one processor, the least of three; "beyond" is what remains without the forward passes.
 
@@ -240,6 +240,12 @@ def judged(ratio: Ratio) -> str:
     return str(judge(ratio, MARGIN, CONFIDENCE).value)
 
 
+def apart(mine: Mapping[str, int], theirs: Mapping[str, int]) -> str:
+    """By which kernels two models differ, such as `-1 DequantizeLinear`."""
+    more = {kind: mine.get(kind, 0) - theirs.get(kind, 0) for kind in sorted({*mine, *theirs})}
+    return " ".join(f"{count:+d} {kind}" for kind, count in more.items() if count) or "the same"
+
+
 def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, str]:
     """The lines of both tables for one network."""
     make, shape, timed = NETWORKS[name]
@@ -272,14 +278,18 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
 
     made, mine = ours(f"samples={options.samples}")
     mine_session = CPU.load(mine, placed=True)
-    placement = check_placement(CPU.plan(made.graph), mine_session.placement())
+    placed = mine_session.placement()
+    placement = check_placement(CPU.plan(made.graph), placed)
     feed = [fresh[:timed].numpy()]
     float_run = CPU.load(path).bind(feed)
     runs: dict[str, Any] = {"nasc": mine_session.bind(feed)}
+    kernels: dict[str, Mapping[str, int]] = {}
     for setting in SETTINGS:
         try:
             model_bytes = quantized(prepared, folder / "s.onnx", setting, batches[:1], input_name, "MinMax")
-            runs[str(setting)] = CPU.load(model_bytes).bind(feed)
+            their_session = CPU.load(model_bytes, placed=True)
+            kernels[str(setting)] = their_session.placement().kernels
+            runs[str(setting)] = their_session.bind(feed)
         except (nasc.NascError, RuntimeError, ValueError) as error:
             print(f"  {name}: quantize_static {setting}: {str(error)[:100]}")
     found = Rounds(LatencyMeter(budget_s=options.seconds, lock=False, width=1e-9), {**runs, "float": float_run})
@@ -300,7 +310,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
         f"{name:13} {found.best_s('float') * 1e3:8.2f} {found.best_s('nasc') * 1e3:8.2f}"
         f" {1 / against_float.value:6.2f}x {judged(against_float):9} {found.best_s(str(best)) * 1e3:8.2f}"
         f" {1 / against_theirs.value:6.2f}x {judged(against_theirs):9} {error:6.1f} {errors[their_method]:6.1f}"
-        f"  {best}, {their_method}; float layers: {floats}"
+        f"  {best}, {their_method}; float layers: {floats}; kernels: {apart(placed.kernels, kernels[str(best)])}"
     )
     beyond, their_beyond = ours_s - forward_s, theirs_s - their_forward_s
     second = (
