@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .api import versions
 from .ir import NascError, UsageError
 from .loading import load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
 
     from .compiler.dumps import Dumps
+    from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
+    from .compiler.passes.base import Batch
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ def rewrite(
     network: Network,
     passes: str,
     *,
-    data: str | Data = None,
+    data: str | Task | Data = None,
     seed: int = 0,
     dump: Path | Dumps | None = None,
     output: Path | None = None,
@@ -51,7 +54,7 @@ def rewrite(
     Args:
         network: where to start.
         passes: the pipeline as text.
-        data: calibration inputs, or the path of a model file that names them.
+        data: calibration inputs, or the task or the path of a model file that names them.
         seed: for passes that draw at random.
         dump: which networks to write down; a folder: the source network and the one after every pass.
         output: where the result will be saved; refused before any pass runs where that would replace a checkpoint.
@@ -87,9 +90,9 @@ def rewrite(
     except UsageError:
         raise
     except InputError as error:
-        if not isinstance(data, str):
+        if (named := _source(data)) is None:
             raise
-        raise _other_data(error, data) from error
+        raise other_data(error, named) from error
     except Exception as error:  # a pass that fails in any way is worth a reproducer
         rest = Pipeline(pipeline.passes[len(steps) :])
         ours = error if isinstance(error, NascError) else _fault(error, str(rest.passes[0]))
@@ -99,7 +102,7 @@ def rewrite(
     return Trace(result, tuple(steps))
 
 
-def _other_data(error: NascError, source: str) -> UsageError:
+def other_data(error: NascError, source: str) -> UsageError:
     """What to say where a model file's data do not go with a network."""
     mend = "Name with --data the model file that the network was lowered from, or another whose data have this shape."
     return UsageError(
@@ -113,11 +116,21 @@ def _fault(error: Exception, step: str) -> NascError:
     return NascError(f"error: {step} failed with {type(error).__name__}: {text}", mend="This is a fault of nasc.")
 
 
-def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, seed: int, path: Path) -> None:
+def _source(data: str | Task | Data) -> str | None:
+    """The model file that data come from, as `load_task` takes it; None where they cannot be had by a name alone."""
+    from .compiler.frontend.task import Task
+
+    if isinstance(data, Task):
+        return None if data.words or data.source == "python" else data.source
+    return data if isinstance(data, str) else None
+
+
+def _reproduce(error: NascError, network: Network, rest: str, data: str | Task | Data, seed: int, path: Path) -> None:
     """Write a reproducer, and say so in a note to the error."""
+    from .api import versions
     from .compiler.reproducer import PYTHON, Reproducer
 
-    source = data if isinstance(data, str) or data is None else PYTHON
+    source = None if data is None else _source(data) or PYTHON
     try:
         Reproducer(network, rest, source, seed, error.message, versions()).save(path)
     except NascError as refused:
@@ -156,23 +169,25 @@ def rewrite_again(
     return rewrite(held.network, held.pipeline, data=data, seed=held.seed, dump=dump, output=output, tell=tell)
 
 
-def _context(data: str | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None) -> Context:
+def _context(data: str | Task | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None) -> Context:
     """What passes may look at; data from a model file, whose checkpoint no output may replace.
 
     Raises:
         UsageError: there is no such model file, or an output is no place for a network.
     """
     from .compiler.files import check_places
+    from .compiler.frontend.task import Task
     from .compiler.passes import Context
 
-    if isinstance(data, str):
-        task = load_task(data)
+    if isinstance(data, str | Task):
+        task = load_task(data) if isinstance(data, str) else data
         check_places(outputs, task.checkpoint, task.source)
-        return Context.of(lambda: _batches(task), seed=seed, tell=tell)
+        return Context.of(lambda: batches_of(task), seed=seed, tell=tell)
     check_places(outputs)
     return Context.of(data, seed=seed, tell=tell)
 
 
-def _batches(task: Any) -> Any:
+def batches_of(task: Task) -> Iterator[Tensor | Batch]:
+    """What passes calibrate on, one tuple of tensors each."""
     for inputs in task.calibration_batches():
         yield tuple(inputs.values()) if isinstance(inputs, dict) else inputs
