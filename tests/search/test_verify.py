@@ -7,7 +7,7 @@ from pathlib import Path
 
 from nasc.compiler.network import Network
 from nasc.ir import Graph, Location
-from nasc.search.verify import Check, kernels
+from nasc.search.comparison import Check, kernels
 from nasc.targets import check_placement, target_named
 from support.networks import inputs_of, network_of
 from support.zoo import ZOO
@@ -23,7 +23,8 @@ def quantized(layers: str) -> Network:
 def checked(planned: Graph, deployed: Network, path: Path) -> Check:
     """What `verify` says of the kernels of a file that was planned as one graph and holds another network."""
     CPU.emit(deployed.graph, deployed.weights).save(path)
-    return kernels(planned, check_placement(CPU.plan(planned), CPU.load(path, placed=True).placement()))
+    plan = CPU.plan(planned)
+    return kernels(planned, plan, check_placement(plan, CPU.load(path, placed=True).placement()))
 
 
 def test_kernels_as_planned_are_counted(tmp_path: Path) -> None:
