@@ -120,7 +120,7 @@ def export_model(
     """
     from .search.comparison import Check, compare
     from .search.layer_runs import layer_runs
-    from .targets import TargetError, target_named
+    from .targets import target_named
     from .targets.onnx.places import check_place
 
     chosen = target_named(target)
@@ -137,8 +137,8 @@ def export_model(
         try:
             found = compare(made.network, chosen, path, made.inputs, of=made.inputs_from)
             placement, checks = found.placement, found.checks
-        except TargetError as error:
-            checks = (Check(f"runs on {chosen.name}", False, error.message),)
+        except NascError as error:  # the file is there: what is wrong with it is told with all else
+            checks = (Check("agreement with torch", False, error.message),)
     return Export(
         path,
         path.with_name(artifact.location) if artifact.location else None,
@@ -187,14 +187,13 @@ def verify(
         UsageError: there is no manifest, no such file, or nothing to hold a file against.
         NascError: a file is damaged, or is not of this network.
     """
-    said = [passes, data, input, weights, arguments, target]
     if against is not None:
         source = Source(against, passes, data, input, weights, arguments, seed, legalize)
         return _verify_file(Path(path), source, target, tell)
     if Path(path).is_file():
         mend = "Name what it was made from: --against MODEL --passes PIPELINE."
         raise UsageError(f"{path}: error: there is nothing to hold this file against", mend=mend)
-    if any(said):
+    if passes or any(said is not None for said in (data, input, weights, arguments, target)):
         raise UsageError("--passes, --data and the like speak of the network of --against", mend=OWN)
     from .search.verify import verify as run_again
 

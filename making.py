@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .ir import Graph
     from .targets import Target
 
-SAMPLES, MOST_ELEMENTS = 256, 1 << 25
+SAMPLES, MOST_ELEMENTS = 256, 1 << 27
 """How many samples are looked at, and how many elements of all values between ops they may have, at most."""
 RANDOM = "random inputs"
 """What inputs are that nobody named."""
@@ -204,13 +204,13 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
     network, count = start.network, samples_of(start.network.graph)
     if data is None:
         return inputs_of(network, Given(), Path(network.graph.name)), RANDOM
-    if isinstance(data, Task):
-        origin = RANDOM if _drawn(data) else data.calibration_source
-        inputs = positional(next(iter(data.calibration_batches(samples=count, size=count))), network)
-    else:
-        origin = "the data given" if start.drawn is None else RANDOM
-        inputs = Context.of(data).samples(count, "comparing")[0]
     try:
+        if isinstance(data, Task):
+            origin = RANDOM if _drawn(data) else data.calibration_source
+            inputs = positional(next(iter(data.calibration_batches(samples=count, size=count))), network)
+        else:
+            origin = "the data given" if start.drawn is None else RANDOM
+            inputs = Context.of(data).samples(count, "comparing")[0]
         batch_of(network.graph, inputs)
     except InputError as error:
         raise other_data(error, data.source if isinstance(data, Task) else "data") from error
@@ -221,12 +221,13 @@ def samples_of(graph: Graph) -> int:
     """How many samples to look at: `SAMPLES`, fewer of large networks; all there are where the batch is fixed."""
     from math import prod
 
+    from .ir import STORED
     from .ir.axes import has_batch, size
 
     axes = graph.inputs[0].type.axes if graph.inputs else ()
     if not any(has_batch(axis) for entry in graph.inputs for axis in entry.type.axes):
         return size(axes[0], graph.sizes) if axes else 1
-    made = (type for op in graph.ops if op not in graph.stored for type in op.types)
+    made = (type for op in graph.ops if op.kind not in STORED for type in op.types)
     elements = sum(prod(size(axis, graph.sizes) for axis in type.axes) for type in made)
     return max(1, min(SAMPLES, MOST_ELEMENTS // max(1, elements)))
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..compiler.cohort import Cohort, cohorts
 from ..compiler.data import Inputs, Rows
 from ..compiler.distillation import Teacher
+from ..compiler.execution import InputError
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
 from ..compiler.passes import Context
@@ -268,13 +269,17 @@ def _without_target(pipeline: Pipeline) -> tuple[Pipeline, Pipeline]:
 
 
 def positional(inputs: Inputs, network: Network) -> Batch:
-    """Inputs as the graph takes them, in order."""
+    """Inputs as the graph takes them, in order.
+
+    Raises:
+        InputError: one is missing.
+    """
     if isinstance(inputs, Tensor):
         return (inputs,)
     if isinstance(inputs, dict):
         missing = [i.name for i in network.graph.inputs if i.name not in inputs]
         if missing:
-            raise NascError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
+            raise InputError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
         return tuple(inputs[i.name] for i in network.graph.inputs)
     return tuple(inputs)
 

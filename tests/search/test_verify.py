@@ -44,3 +44,10 @@ def test_layers_that_run_in_float_are_named_with_their_kernels_and_lines(tmp_pat
     assert check.found.endswith("; in float: fc2 (Max, Gemm) at net.py:7"), check.found
     unknown = checked(graph.without_locations(), quantized("[fc1, fc3]"), tmp_path / "other.onnx")
     assert unknown.found.endswith("; in float: fc2 (Max, Gemm)")
+
+
+def test_layers_that_run_in_codes_against_the_plan_are_named_and_do_no_harm(tmp_path: Path) -> None:
+    network = quantized("*")
+    check = checked(network_of(ZOO["mlp"]).graph, network, tmp_path / "model.onnx")
+    assert check.holds
+    assert check.found.endswith("; planned in float: fc1 (QGemm), fc2 (QGemm), fc3 (QGemm)"), check.found
