@@ -7,9 +7,9 @@ from pathlib import Path
 from ..ir.errors import UsageError
 
 MENDS = {
-    ".nasc": "Write it as ONNX first: nasc export {source}. From Python, nasc.{asker} takes the network as well.",
-    ".py": "Write it as ONNX first: nasc export {source}.",
-    ".pt2": "Write it as ONNX first: nasc export {source}.",
+    ".nasc": "Write it as ONNX first: nasc export {source}",
+    ".py": "Write it as ONNX first: nasc export {source}",
+    ".pt2": "Write it as ONNX first: nasc export {source}",
     ".safetensors": "Name the network that these weights belong to, as an ONNX file.",
 }
 """What makes an ONNX file of something else, by its suffix."""
@@ -54,7 +54,7 @@ def _model_file(source: str | Path, asker: str) -> Path:
     if not path.is_file():
         raise UsageError(f"{source}: error: {asker} takes ONNX files; found a folder", mend="Name the file in it.")
     if path.suffix in MENDS:
-        mend = MENDS[path.suffix].format(source=str(source), asker=asker)
+        mend = MENDS[path.suffix].format(source=str(source))
         raise UsageError(f"{source}: error: {asker} takes ONNX files; found a {path.suffix} file", mend=mend)
     if is_ort_format(path):
         return path

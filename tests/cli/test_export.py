@@ -271,7 +271,7 @@ VERIFYING = {
     "nothing to hold it against": (["net.onnx"], 2, "there is nothing to hold this file against"),
     "options without a network": (["out", "--passes", "cleanup"], 2, "speak of the network of --against"),
     "a folder": (["out", "--against", "net.nasc"], 2, "out: error: is a folder Its own evidence is in it"),
-    "no ONNX file": (["net.py", "--against", "net.nasc"], 2, "Write it as ONNX first: nasc export net.py."),
+    "no ONNX file": (["net.py", "--against", "net.nasc"], 2, "Write it as ONNX first: nasc export net.py"),
     "no file": (["gone.onnx", "--against", "net.nasc"], 2, "gone.onnx: error: there is no such file"),
     "other inputs": (
         ["net.onnx", "--against", "narrow.nasc"],
