@@ -138,7 +138,7 @@ def export_model(
             found = compare(made.network, chosen, path, made.inputs, of=made.inputs_from)
             placement, checks = found.placement, found.checks
         except NascError as error:  # the file is there: what is wrong with it is told with all else
-            checks = (Check("agreement with torch", False, error.message),)
+            checks = (Check("agreement with torch", False, " ".join(str(error).split())),)
     return Export(
         path,
         path.with_name(artifact.location) if artifact.location else None,

@@ -267,6 +267,17 @@ def test_an_export_that_does_not_agree_says_so_and_fails(here: Path, monkeypatch
     assert "FAILS" in out and "the first of 2 layers that differs is %b (net.py:8)" in out
 
 
+def test_a_file_that_the_runtime_refuses_is_there_and_the_reason_told(here: Path) -> None:
+    lines = "%w: f64[4, 3, 1] = weight\n%y: f64[N, 4, 5] = conv1d %x, %w"
+    network_of(free(lines, "%x: f64[N, 3, 5]")).save("wide.nasc")
+    code, out, _ = run("export", "wide.nasc", "--json")
+    assert code == 1 and Path("wide.onnx").exists()
+    record = json.loads(out)
+    assert holds(record) == {"agreement with torch": False}
+    assert "implementation for Conv" in record["checks"][0]["found"]
+    assert "convert them to f32" in record["checks"][0]["found"]
+
+
 VERIFYING = {
     "nothing to hold it against": (["net.onnx"], 2, "there is nothing to hold this file against"),
     "options without a network": (["out", "--passes", "cleanup"], 2, "speak of the network of --against"),
