@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ir import NascError
 from .loading import Loaded, load_task, loaded
-from .rewriting import batches_of, other_data, rewrite
+from .rewriting import other_data, rewrite
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterable, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Data
-    from .compiler.passes.base import Batch
     from .compiler.pipeline import Pipeline
     from .ir import Graph
     from .targets import Target
@@ -125,7 +124,7 @@ def make(
     start = _start(source, check_all, tell)
     data = _data(source, start, check_all)
     inputs, origin = _inputs(start, data)
-    given = Watched(data) if origin == RANDOM and data is not None else None
+    given = _watched(start, data) if origin == RANDOM else None
     run = partial(rewrite, data=given or data, seed=source.seed, reproducer=reproducer, tell=tell)
     network, pipeline, added = run(start.network, source.passes).network, asked, ""
     if source.legalize and network.graph.quantized:
@@ -153,20 +152,26 @@ def adding(passes: Pipeline, target: Target) -> Generator[None]:
 
 
 class Watched:
-    """Data that know whether anybody has looked at them."""
+    """Random inputs that know whether any pass has looked at them."""
 
-    def __init__(self, data: Task | Data) -> None:
-        self._data = data
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        self._inputs = tuple(inputs)
         self.seen = False
 
-    def __call__(self) -> Iterable[Tensor | Batch]:
-        """The batches."""
-        from .compiler.frontend.task import Task
-        from .compiler.passes import Context
-
+    def __call__(self) -> Iterable[tuple[Tensor, ...]]:
+        """One batch."""
         self.seen = True
-        batches = Context.of(self._data).data if not isinstance(self._data, Task) else partial(batches_of, self._data)
-        return () if batches is None else batches()
+        return [self._inputs]
+
+
+def _watched(start: Loaded, data: Task | Data) -> Watched | None:
+    """All random inputs that passes may learn from; None: there are none."""
+    from .compiler.frontend.task import Task
+    from .search.builder import positional
+
+    if isinstance(data, Task):
+        return Watched(positional(data.example_inputs.inputs, start.network))
+    return None if start.drawn is None else Watched(start.drawn)
 
 
 def _start(source: Source, check: Callable[[Path | None, str], None], tell: Callable[[str], None] | None) -> Loaded:
@@ -174,7 +179,8 @@ def _start(source: Source, check: Callable[[Path | None, str], None], tell: Call
     if not isinstance(source.model, str | Path):
         check(None, "")
         return Loaded(source.model, None)
-    return loaded(source.model, source.input, source.weights, source.arguments, check=check, tell=tell)
+    start = loaded(source.model, source.input, source.weights, source.arguments, check=check, tell=tell)
+    return start if source.data is None else replace(start, drawn=None)
 
 
 def _data(source: Source, start: Loaded, check: Callable[[Path | None, str], None]) -> Task | Data:

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .ir import NascError, UsageError
 from .loading import load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from torch import Tensor
+    from collections.abc import Callable
 
     from .compiler.dumps import Dumps
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
-    from .compiler.passes.base import Batch
 
 
 @dataclass(frozen=True)
@@ -182,12 +179,11 @@ def _context(data: str | Task | Data, seed: int, outputs: list[Path], tell: Call
     if isinstance(data, str | Task):
         task = load_task(data) if isinstance(data, str) else data
         check_places(outputs, task.checkpoint, task.source)
-        return Context.of(lambda: batches_of(task), seed=seed, tell=tell)
+        return Context.of(lambda: _batches(task), seed=seed, tell=tell)
     check_places(outputs)
     return Context.of(data, seed=seed, tell=tell)
 
 
-def batches_of(task: Task) -> Iterator[Tensor | Batch]:
-    """What passes calibrate on, one tuple of tensors each."""
+def _batches(task: Any) -> Any:
     for inputs in task.calibration_batches():
         yield tuple(inputs.values()) if isinstance(inputs, dict) else inputs

@@ -309,6 +309,9 @@ def test_from_python_with_a_network_and_data(here: Path) -> None:
     assert done.holds and done.added == "calibrate"
     assert done.rows() == [("on integer kernels", "2 of 2 layers: a, b")]
     assert "on 32 samples of the data given" in done.checks[0].found
+    again = export_model(Source("net.nasc", SHORT, x, input="4x16"), "again.onnx")
+    assert "on 32 samples of the data given" in again.checks[0].found, "data come before random inputs"
+    assert Path("again.onnx").read_bytes() == Path("small.onnx").read_bytes()
     checks = nasc.verify("small.onnx", against=network.apply(FULL, data=x), data=x)
     assert [check.holds for check in checks] == [True, True, True]
     assert nasc.verify("small.onnx", against=network, passes=FULL, data=x)[1].holds
