@@ -166,8 +166,8 @@ class Watched:
 
 def _watched(start: Loaded, data: Task | Data) -> Watched | None:
     """All random inputs that passes may learn from; None: there are none."""
+    from .compiler.calling import positional
     from .compiler.frontend.task import Task
-    from .search.builder import positional
 
     if isinstance(data, Task):
         return Watched(positional(data.example_inputs.inputs, start.network))
@@ -200,12 +200,12 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
     Raises:
         UsageError: they are not what the network takes.
     """
+    from .compiler.calling import positional
     from .compiler.execution import InputError, batch_of
     from .compiler.frontend.given import Given
     from .compiler.frontend.sources import inputs_of
     from .compiler.frontend.task import Task
     from .compiler.passes import Context
-    from .search.builder import positional
 
     network, count = start.network, samples_of(start.network.graph)
     if data is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from .ir import NascError, UsageError
 from .loading import load_task
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .compiler.dumps import Dumps
     from .compiler.frontend.task import Task
@@ -81,7 +82,7 @@ def rewrite(
         dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
 
     dumps.take(0, "source", "lowering", network.graph, changed=False)
-    context = _context(data, seed, [path for path in (output, reproducer) if path is not None], tell)
+    context = _context(network, data, seed, [path for path in (output, reproducer) if path is not None], tell)
     try:
         result = pipeline.run(network, context, observe=observe)
     except UsageError:
@@ -166,24 +167,27 @@ def rewrite_again(
     return rewrite(held.network, held.pipeline, data=data, seed=held.seed, dump=dump, output=output, tell=tell)
 
 
-def _context(data: str | Task | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None) -> Context:
+def _context(
+    network: Network, data: str | Task | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None
+) -> Context:
     """What passes may look at; data from a model file, whose checkpoint no output may replace.
 
     Raises:
         UsageError: there is no such model file, or an output is no place for a network.
     """
+    from .compiler.calling import positional
     from .compiler.files import check_places
     from .compiler.frontend.task import Task
     from .compiler.passes import Context
 
-    if isinstance(data, str | Task):
-        task = load_task(data) if isinstance(data, str) else data
-        check_places(outputs, task.checkpoint, task.source)
-        return Context.of(lambda: _batches(task), seed=seed, tell=tell)
-    check_places(outputs)
-    return Context.of(data, seed=seed, tell=tell)
+    if not isinstance(data, str | Task):
+        check_places(outputs)
+        return Context.of(data, seed=seed, tell=tell)
+    task = load_task(data) if isinstance(data, str) else data
+    check_places(outputs, task.checkpoint, task.source)
 
+    def batches() -> Iterator[tuple[Any, ...]]:
+        for inputs in task.calibration_batches(samples=sys.maxsize):
+            yield positional(inputs, network)
 
-def _batches(task: Any) -> Any:
-    for inputs in task.calibration_batches():
-        yield tuple(inputs.values()) if isinstance(inputs, dict) else inputs
+    return Context.of(batches, seed=seed, tell=tell, supervision=task.supervision)

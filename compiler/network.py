@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from .weights import Rounded, Store
 if TYPE_CHECKING:
     from .passes.base import Data
     from .pipeline import Pipeline
+    from .training import Loss
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,8 @@ class Network:
         pipeline: str | Pipeline,
         *,
         data: Data = None,
+        train_data: Any = None,
+        loss: Loss | None = None,
         seed: int = 0,
         tell: Callable[[str], None] | None = None,
     ) -> Network:
@@ -95,7 +98,11 @@ class Network:
 
         Args:
             pipeline: passes as text, `resize{stem=24} | quantize{layers=*, weights=i4}`, or parsed.
-            data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them.
+            data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them; by default the
+                inputs of `train_data`.
+            train_data: for the pass `train`: a pair of tensors `(x, y)`, or a Dataset of `(x, y)`.
+            loss: of a batch, from outputs and labels; by default cross-entropy for class labels, squared error for
+                real ones.
             seed: for passes that draw at random.
             tell: called with a sentence where a pass leaves out what one might expect of it.
 
@@ -103,11 +110,21 @@ class Network:
             UsageError: the text is no pipeline, or names something that is not there.
             PassError: a pass refuses this graph.
         """
+        from .calling import positional
         from .passes.base import Context
         from .pipeline import parse_pipeline
+        from .supervision import Supervision
 
         parsed = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
-        return parsed.run(self, Context.of(data, seed=seed, tell=tell))
+        supervision = Supervision.of(train_data, loss)
+
+        def seen() -> Iterator[tuple[Tensor, ...]]:
+            assert supervision is not None
+            return (positional(inputs, self) for inputs, _ in supervision.data().batches(256))
+
+        if data is None and supervision is not None:
+            data = seen
+        return parsed.run(self, Context.of(data, seed=seed, tell=tell, supervision=supervision))
 
     def module(self, *, learn_steps: bool = True) -> nn.Module:
         """The network as a trainable module; quantizers are simulated with straight-through gradients.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..ir import InvalidGraph, UsageError, verify
 from ..ir.errors import did_you_mean
@@ -44,6 +44,8 @@ class Pipeline:
             PassError: a pass refuses the network.
             InvalidGraph: a pass left an invalid graph; the message names the pass.
         """
+        if context.source is None:
+            context = replace(context, source=network)
         for index, step in enumerate(self.passes):
             start = time.perf_counter()
             before = network.graph

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,18 +12,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..compiler.calling import Positional, positional
 from ..compiler.cohort import Cohort, cohorts
-from ..compiler.data import Inputs, Rows
-from ..compiler.distillation import Teacher
-from ..compiler.execution import InputError
+from ..compiler.data import Rows
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
-from ..compiler.passes import Context
+from ..compiler.passes import Context, Train
 from ..compiler.passes.base import Batch
+from ..compiler.passes.train import SLOWER
 from ..compiler.pipeline import Pipeline, parse_pipeline
-from ..compiler.training import Epoch, train
+from ..compiler.training import Epoch
 from ..compiler.training_settings import TrainingSettings
-from ..ir import Graph, NascError, UsageError
+from ..ir import Graph, NascError
 from .config import FineTuning
 from .figures import Figures
 from .protocols import Report
@@ -35,8 +35,6 @@ HELD_OUT = 5
 MOST_HELD_OUT = 10_000
 MOST_CONFIRMING = 50_000
 """Training samples that finalists which are not trained are confirmed on, at most."""
-SLOWER = 0.25
-"""Learning rate of fine-tuning over that of the model file's training: the weights are near their goal already."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,8 +86,8 @@ class TaskBuilder:
     def digest(self) -> str:
         """See `Builder.digest`."""
         splits = [f"{split}={self.task.data_digest(split)}" for split in sorted(self.task.splits) if split != "test"]
-        lines = [self.network.key, *splits, str(self.training), str(self.seed)]
-        return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        lines = [self.network.key, *splits, str(self.task.training), self.training(1).text(complete=True)]
+        return hashlib.sha256("\n".join([*lines, str(self.seed)]).encode()).hexdigest()
 
     @property
     def graph(self) -> Graph:
@@ -103,7 +101,7 @@ class TaskBuilder:
     @cached_property
     def context(self) -> Context:
         """What the candidates' passes may look at; remembers what depends on the source network and the data only."""
-        return Context(data=self._calibration, seed=self.seed)
+        return Context(data=self._calibration, seed=self.seed, supervision=self.task.supervision, source=self.network)
 
     @property
     def trainable(self) -> bool:
@@ -122,83 +120,67 @@ class TaskBuilder:
 
     def finish(self, network: Candidate, pipeline: str) -> Candidate:
         """See `Builder.finish`."""
-        rest = network.rest or Pipeline(())
-        body, tail = _without_target(rest)
+        body, _, tail = _parts(network.rest or Pipeline(()))
         made = body.run(network.network, self.context)
         return Candidate(made, tail.run(made, self.context), tail)
 
-    def train(self, network: Candidate, epochs: int, report: Report) -> Candidate:
+    def trained(self, pipeline: str, epochs: int) -> str:
+        """See `Builder.trained`."""
+        body, _, tail = _parts(parse_pipeline(pipeline))
+        return str(body + Pipeline((self.training(epochs),)) + tail)
+
+    def train(self, network: Candidate, pipeline: str, report: Report | None = None) -> Candidate:
         """See `Builder.train`."""
-        module = network.network.module(learn_steps=self.tuning.learn_steps)
+        _, training, _ = _parts(parse_pipeline(pipeline))
+        if training is None:
+            return network
+        module = network.network.module(learn_steps=training.learn_steps)
 
         def after(epoch: Epoch) -> bool:
-            return report(epoch.number, self.assess(evaluating(module, network.network)))
+            return report is not None and report(epoch.number, self.assess(evaluating(module, network.network)))
 
-        self._train(module, network.network, epochs, stop=after)
-        return self._trained(network, network.network.with_trained(module))
+        training.fit(module, network.network, self.context, stop=after)
+        return self._deployable(network.network.with_trained(module), network.rest or Pipeline(()))
 
-    def train_all(self, networks: Sequence[Candidate], epochs: int) -> list[Candidate | NascError]:
+    def train_all(self, networks: Sequence[Candidate], pipelines: Sequence[str]) -> list[Candidate | NascError]:
         """See `Builder.train_all`: networks of like structure are trained as one (`compiler.cohort`)."""
         found: dict[int, Candidate | NascError] = {}
         for together in cohorts([n.network for n in networks], self.tuning.cohort):
-            members = [networks[at] for at in together]
-            made = self._train_cohort(members, epochs) if len(members) > 1 else [self._train_one(members[0], epochs)]
+            members, texts = [networks[at] for at in together], [pipelines[at] for at in together]
+            made = (
+                self._train_cohort(members, texts[0]) if len(members) > 1 else [self._train_one(members[0], texts[0])]
+            )
             found.update(zip(together, made, strict=True))
         return [found[at] for at in range(len(networks))]
 
-    def _train_one(self, network: Candidate, epochs: int) -> Candidate | NascError:
+    def _train_one(self, network: Candidate, pipeline: str) -> Candidate | NascError:
         try:
-            return self.train(network, epochs, lambda epoch, figures: False)
+            return self.train(network, pipeline)
         except NascError as error:  # of one among several: the others go on
             return error
 
-    def _train_cohort(self, members: Sequence[Candidate], epochs: int) -> list[Candidate | NascError]:
-        module = Cohort([m.network for m in members], learn_steps=self.tuning.learn_steps)
-        self._train(module, members[0].network, epochs, together=True)
+    def _train_cohort(self, members: Sequence[Candidate], pipeline: str) -> list[Candidate | NascError]:
+        """Candidates that ask for the same training, trained as one."""
+        if len(members) == 1:
+            return [self._train_one(members[0], pipeline)]
+        _, training, _ = _parts(parse_pipeline(pipeline))
+        assert training is not None
+        module = Cohort([m.network for m in members], learn_steps=training.learn_steps)
+        training.fit(module, members[0].network, self.context, together=True)
+        diverged = NascError(f"{training} diverged", mend="Lower training.learning_rate.")
         made = zip(members, module.networks(), module.finite(), strict=True)
-        diverged = NascError(
-            f"training for {epochs} epochs diverged (learning rate {self.training.learning_rate:g})",
-            mend="Lower training.learning_rate.",
-        )
-        return [self._trained(member, network) if finite else diverged for member, network, finite in made]
-
-    def _train(
-        self,
-        module: nn.Module,
-        network: Network,
-        epochs: int,
-        *,
-        together: bool = False,
-        stop: Callable[[Epoch], bool] | None = None,
-    ) -> None:
-        """Train a module of a network, or of a cohort of networks that take the same inputs, in place."""
-        data = self.trained_on
-        if data is None:
-            raise UsageError(
-                f"{self.task.source} names no train_data, so candidates cannot be trained",
-                mend="Write train_data = (x, y) in it, or search without training.",
-            )
-        settings = replace(self.training, epochs=epochs, seed=self.seed, patience=None)
-        teacher = Teacher(runs(self.network), self.tuning.distillation)
-        with self.task.importing():
-            train(
-                _Positional(module, network),
-                data,
-                settings,
-                loss=self.task.loss,
-                teacher=teacher,
-                together=together,
-                stop=stop,
-            )
-
-    def _trained(self, network: Candidate, made: Network) -> Candidate:
-        tail = network.rest or Pipeline(())
-        return Candidate(made, tail.run(made, self.context), tail, trained=True)
+        return [
+            self._deployable(network, member.rest or Pipeline(())) if finite else diverged
+            for member, network, finite in made
+        ]
 
     def load(self, path: Path, pipeline: str) -> Candidate:
         """See `Builder.load`."""
-        _, tail = _without_target(parse_pipeline(pipeline).split()[1])
-        made = Network.load(path)
+        _, _, tail = _parts(parse_pipeline(pipeline))
+        return self._deployable(Network.load(path), tail)
+
+    def _deployable(self, made: Network, tail: Pipeline) -> Candidate:
+        """A trained network, with what suits it to the target."""
         return Candidate(made, tail.run(made, self.context), tail, trained=True)
 
     def keep(self, network: Candidate, path: Path) -> None:
@@ -209,30 +191,23 @@ class TaskBuilder:
         """See `Builder.save`."""
         network.deployable.save(path)
 
-    @cached_property
-    def training(self) -> TrainingSettings:
-        """How candidates are trained: as the settings say, else as the model file does.
+    def training(self, epochs: int) -> Train:
+        """How candidates are trained: as the settings say, on training data without those that confirm the finalists.
 
-        For some epochs from near the goal a lower learning rate does; to find its way to few bits a network needs the
-        model file's own.
+        For some epochs from near the goal a lower learning rate does; to find its way to few bits, with generations, a
+        network needs the model file's own.
         """
-        own = self.task.training or TrainingSettings()
-        slower = 1.0 if self.tuning.generations else SLOWER
-        return replace(
-            own,
-            learning_rate=self.tuning.learning_rate or own.learning_rate * slower,
-            batch_size=self.tuning.batch_size or own.batch_size,
-        )
-
-    @cached_property
-    def trained_on(self) -> Any:
-        """The training data that candidates may train on: without the samples that confirm the finalists."""
+        own, tuning = self.task.training or TrainingSettings(), self.tuning
         data = self.task.data("train")
-        if not isinstance(data, Rows):
-            return data
-        kept = len(data) - self._held_out(data)
-        x, y = data.take(slice(0, kept))
-        return Rows(x, y)
+        held_out = self._held_out(data) if isinstance(data, Rows) else 0
+        return Train(
+            epochs,
+            tuning.learning_rate or own.learning_rate * (1.0 if tuning.generations else SLOWER),
+            tuning.batch_size or own.batch_size,
+            tuning.distillation,
+            tuning.learn_steps,
+            len(data) - held_out if data is not None and held_out else None,
+        )
 
     def confirmation(self, trained: bool) -> Rows | None:
         """Training samples that a candidate has not been trained on; None where there are none to spare.
@@ -260,55 +235,20 @@ class TaskBuilder:
             yield positional(inputs, self.network)
 
 
-def _without_target(pipeline: Pipeline) -> tuple[Pipeline, Pipeline]:
-    """The passes up to the last that is not `legalize`, and the `legalize` behind them."""
+def _parts(pipeline: Pipeline) -> tuple[Pipeline, Train | None, Pipeline]:
+    """The passes that make a network, its training if there is one, and the `legalize` behind them."""
     at = len(pipeline.passes)
     while at and pipeline.passes[at - 1].name == "legalize":
         at -= 1
-    return Pipeline(pipeline.passes[:at]), Pipeline(pipeline.passes[at:])
-
-
-def positional(inputs: Inputs, network: Network) -> Batch:
-    """Inputs as the graph takes them, in order.
-
-    Raises:
-        InputError: one is missing.
-    """
-    if isinstance(inputs, Tensor):
-        return (inputs,)
-    if isinstance(inputs, dict):
-        missing = [i.name for i in network.graph.inputs if i.name not in inputs]
-        if missing:
-            raise InputError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
-        return tuple(inputs[i.name] for i in network.graph.inputs)
-    return tuple(inputs)
-
-
-def runs(network: Network) -> Callable[..., Any]:
-    """A network that takes positional or keyword inputs."""
-
-    def run(*args: Tensor, **kwargs: Tensor) -> Any:
-        return network(*(positional(dict(kwargs), network) if kwargs else args))
-
-    return run
-
-
-class _Positional(nn.Module):
-    """A module whose forward also takes keyword inputs, by the graph's names."""
-
-    def __init__(self, module: nn.Module, network: Network) -> None:
-        super().__init__()
-        self.module = module
-        self.network = network
-
-    def forward(self, *args: Tensor, **kwargs: Tensor) -> Any:
-        """Run the module."""
-        return self.module(*(positional(dict(kwargs), self.network) if kwargs else args))
+    body, tail = pipeline.passes[:at], Pipeline(pipeline.passes[at:])
+    if body and isinstance(training := body[-1], Train):
+        return Pipeline(body[:-1]), training, tail
+    return Pipeline(body), None, tail
 
 
 def evaluating(module: nn.Module, network: Network) -> Callable[..., Any]:
     """The module as a run in evaluation mode, whatever mode it is in."""
-    wrapped = _Positional(module, network)
+    wrapped = Positional(module, network)
 
     def run(*args: Tensor, **kwargs: Tensor) -> Any:
         was = module.training

@@ -28,7 +28,7 @@ class Ladder:
         constraints: what ends a candidate as soon as it is known to miss it.
         baseline: the source network's figures.
         confidence: of one-sided bounds.
-        epochs: of training inside the search; 0: none.
+        epochs: of training that every candidate asks for; 0: none.
         forecast: says what latency to expect, so that hopeless candidates are not measured; None: all are measured.
     """
 
@@ -46,6 +46,10 @@ class Ladder:
         """The metrics that must be measured on the target."""
         wanted = [o.metric for o in self.objectives] + [c.metric for c in self.constraints]
         return tuple(dict.fromkeys(m.name for m in wanted if m.rung == "measure"))
+
+    def text(self, pipeline: str) -> str:
+        """A candidate of the space as it is evaluated: with the training that every candidate asks for."""
+        return self.builder.trained(pipeline, self.epochs) if self.epochs else pipeline
 
     def climb(self, record: Record, network: Any, known: Sequence[Record], entered: Callable[[str], None]) -> Record:
         """Evaluate a candidate.
@@ -87,7 +91,7 @@ class Ladder:
                 climb.time(network)
         if not climb.ended and self.epochs:
             with climb.rung("train"):
-                network = self.builder.train(network, self.epochs, climb.report)
+                network = self.builder.train(network, climb.record.pipeline, climb.report)
             if not climb.ended:
                 with climb.rung("quality"):
                     climb.learn(self.judge.quality(network, "validation"))

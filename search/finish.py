@@ -285,14 +285,7 @@ class Finish:
 
     def rebuilt(self, record: Record) -> Any:
         """A candidate's network, made again from its text; training starts from the same weights and seed."""
-        if record.epochs:
-            return self.polish.network(record)
-        builder = self.problem.builder
-        network = builder.finish(builder.structure(record.pipeline), record.pipeline)
-        epochs = self.ladder.epochs
-        if epochs and record.number >= 0:  # a reference beside the trials is not trained
-            network = builder.train(network, epochs, lambda epoch, figures: False)
-        return network
+        return self.polish.network(record)
 
     def named(self, name: str, record: Record) -> Named:
         """A trial as a network to compare with."""
@@ -360,8 +353,8 @@ def pooled(a: Figure, b: Figure) -> Figure:
 
 
 def _name(record: Record) -> str:
-    """What a candidate's figures are kept under."""
-    return f"{record.pipeline} | {record.epochs} epochs" if record.epochs else record.pipeline
+    """What a candidate's figures are kept under: its text, and who it is where it was trained with others."""
+    return f"{record.label}: {record.pipeline}" if record.bred else record.pipeline
 
 
 class _Once:

@@ -205,11 +205,12 @@ class Generations:
         epochs = self.tuning.generation_epochs
         self.observer.stage(f"generation {generation}: training {len(chosen)} candidates for {epochs} epochs")
         start = time.perf_counter()
+        texts = [self.problem.builder.trained(self.space.pipeline(a), epochs) for a in chosen]
         records = [
-            Record(BRED + before + i, "failed", f"generation {generation}", self.space.pipeline(a), a, epochs=epochs)
-            for i, a in enumerate(chosen)
+            Record(BRED + before + i, "failed", f"generation {generation}", text, a, epochs=epochs)
+            for i, (text, a) in enumerate(zip(texts, chosen, strict=True))
         ]
-        found = evaluated(self.problem, records, epochs, self.violations)
+        found = evaluated(self.problem, records, self.violations)
         spent = (time.perf_counter() - start) / max(1, len(records))
         return [replace(record, rungs={"train": spent}) for record, _ in found]
 
@@ -284,15 +285,12 @@ class Generations:
         return lost / abs(fitted.slope) if fitted is not None and fitted.slope else lost
 
 
-def evaluated(
-    problem: Problem, records: Sequence[Record], epochs: int, violations: Any
-) -> list[tuple[Record, Any | None]]:
-    """Candidates after training, each with its network; without one where that failed.
+def evaluated(problem: Problem, records: Sequence[Record], violations: Any) -> list[tuple[Record, Any | None]]:
+    """Candidates after the training that they all ask for, each with its network; without one where that failed.
 
     Args:
         problem: makes, trains and judges them.
         records: the candidates.
-        epochs: of training, from the source network's weights.
         violations: takes figures, gives by how much each constraint is missed.
     """
     builder, judge = problem.builder, problem.judge
@@ -303,7 +301,8 @@ def evaluated(
         except Exception as error:  # as in Ladder.climb: a candidate that fails is a result
             made.append(error)
     ready = [at for at, network in enumerate(made) if not isinstance(network, Exception)]
-    for at, network in zip(ready, builder.train_all([made[at] for at in ready], epochs), strict=True):
+    trained = builder.train_all([made[at] for at in ready], [records[at].pipeline for at in ready])
+    for at, network in zip(ready, trained, strict=True):
         made[at] = network
     found: list[tuple[Record, Any | None]] = []
     for record, network in zip(records, made, strict=True):

@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ..compiler.calling import positional, runs
 from ..compiler.data import Rows
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
@@ -28,7 +29,7 @@ from ..targets.latency_model import OpWork, spent, work_of
 from ..targets.measure import Conditions, Measurement, energy_meter
 from ..targets.onnx.sizes import initializer_bytes
 from .artifacts import artifact_of
-from .builder import Candidate, positional, runs
+from .builder import Candidate
 from .figures import METRICS, Figure, Figures, Metric
 from .files import append_line
 from .protocols import UNCHECKED, Deployed, Split

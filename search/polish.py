@@ -18,7 +18,7 @@ from .figures import Figures
 from .front import Rule
 from .generations import Generations, evaluated
 from .observer import Observer
-from .protocols import Problem
+from .protocols import Builder, Problem
 from .records import TRAINED, Record
 from .study import OpenStudy
 
@@ -86,16 +86,14 @@ class Polish:
 
     def trained(self, record: Record, number: int, of: int) -> Record:
         """One finalist after training, as a record of its own."""
-        name = f"trained:{self.epochs}:{record.pipeline}"
+        told = self.to_train(record)
+        name = f"trained:{told.pipeline}"
         if (kept := self.study.recall(name)) is not None:
             return Record.of(kept)
         self.observer.stage(f"training finalist {number} of {of} (trial {record.number}) for {self.epochs} epochs")
         start = time.perf_counter()
-        told = self.to_train(record)
-        builder = self.problem.builder
         try:
-            network = builder.finish(builder.structure(record.pipeline), record.pipeline)
-            network = builder.train(network, self.epochs, lambda epoch, figures: False)
+            network = made(self.problem.builder, told.pipeline)
             figures = {**record.figures, **self.problem.judge.quality(network, "validation")}
         except Exception as error:  # as in Ladder.climb: a candidate that fails is a result
             told = failed(told, error)
@@ -116,7 +114,7 @@ class Polish:
                 return told
         self.observer.stage(f"training {len(chosen)} finalists for {self.epochs} epochs")
         start = time.perf_counter()
-        found = evaluated(self.problem, records, self.epochs, self.violations)
+        found = evaluated(self.problem, records, self.violations)
         spent = (time.perf_counter() - start) / max(1, len(records))
         told = [replace(record, rungs={"train": spent}) for record, _ in found]
         for record, network in found:
@@ -131,6 +129,7 @@ class Polish:
             record,
             number=TRAINED + record.number,
             origin=f"trial {record.label}, trained for {self.epochs} epochs",
+            pipeline=self.problem.builder.trained(record.pipeline, self.epochs),
             epochs=self.epochs,
             duplicate_of=None,
         )
@@ -148,9 +147,13 @@ class Polish:
         return self.study.output / FOLDER / f"{record.label.replace(' ', '-')}.nasc"
 
     def network(self, record: Record) -> Any:
-        """A trained finalist's network, made again from its text, or read where it was trained with others."""
+        """A candidate's network, made again from its text, or read where it was trained with others."""
         builder = self.problem.builder
         if record.bred:
             return builder.load(self.path(record), record.pipeline)
-        network = builder.finish(builder.structure(record.pipeline), record.pipeline)
-        return builder.train(network, record.epochs, lambda epoch, figures: False)
+        return made(builder, record.pipeline)
+
+
+def made(builder: Builder[Any], pipeline: str) -> Any:
+    """The network of a pipeline, trained if it asks for that."""
+    return builder.train(builder.finish(builder.structure(pipeline), pipeline), pipeline)

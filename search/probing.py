@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from ..compiler.calling import positional
 from ..compiler.passes.base import Batch
-from .builder import SHARED, TaskBuilder, positional
+from .builder import SHARED, TaskBuilder
 from .quality import fidelity_batches
 from .sensitivity import Damage, Sensitivity, sensitivity
 from .space import Space

@@ -71,23 +71,27 @@ class Builder(Protocol[NetworkT]):
         ...
 
     def finish(self, network: NetworkT, pipeline: str) -> NetworkT:
-        """What `structure` gave, with the rest of the pipeline applied: ready to run.
+        """What `structure` gave, with the rest of the pipeline applied but its training: ready to run.
 
         Raises:
             NascError: a pass refuses it.
         """
         ...
 
-    def train(self, network: NetworkT, epochs: int, report: Report) -> NetworkT:
-        """The network after training from the weights it has.
+    def trained(self, pipeline: str, epochs: int) -> str:
+        """The pipeline with so many epochs of training, in place of any that it has."""
+        ...
+
+    def train(self, network: NetworkT, pipeline: str, report: Report | None = None) -> NetworkT:
+        """What `finish` gave, after the training that the pipeline asks for; itself where it asks for none.
 
         Raises:
             NascError: there is no training data, or training diverges.
         """
         ...
 
-    def train_all(self, networks: Sequence[NetworkT], epochs: int) -> Sequence[NetworkT | NascError]:
-        """Several networks after training, each from the weights it has; those that diverge as the error they gave.
+    def train_all(self, networks: Sequence[NetworkT], pipelines: Sequence[str]) -> Sequence[NetworkT | NascError]:
+        """Several networks after the same training; those that diverge as the error they gave.
 
         Raises:
             NascError: there is no training data.

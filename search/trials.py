@@ -145,7 +145,7 @@ class Trials:
 
     def _evaluated(self, running: Running) -> tuple[Record, list[float] | None]:
         assignment = assignment_of(self.space, running.parameters)
-        pipeline = self.space.pipeline(assignment)
+        pipeline = self.ladder.text(self.space.pipeline(assignment))
         record = Record(running.number, "failed", running.origin, pipeline, assignment)
         self.observer.trial_started(running.number, running.origin, pipeline)
         before = next((r for r in self.study.records if r.pipeline == pipeline), None)

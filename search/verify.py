@@ -85,7 +85,7 @@ def _emission(network: Network, manifest: Manifest, metadata: Mapping[str, str])
 
 def _inputs(network: Network, task: Task | None) -> tuple[torch.Tensor, ...]:
     """Real inputs where there is a task, otherwise standard normal ones."""
-    from .builder import positional
+    from ..compiler.calling import positional
 
     if task is not None:
         return positional(next(iter(task.calibration_batches(samples=CHECKED, size=CHECKED))), network)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ...ir.errors import UsageError
 from ..data import Batch, Data, Inputs, Rows, Stream, add_tensor, apply, as_data, described, seeded, tensors_of
 from ..network import Network
+from ..supervision import Supervision
 from ..training import Loss, default_loss
 from ..training_settings import TrainingSettings
 from .user_code import Surroundings, blaming
@@ -125,6 +126,14 @@ class Task:
         if (data := self.data(split)) is None:
             raise UsageError(f"{self.source} names no {split}_data", mend=f"Write {split}_data = (x, y) in it.")
         return data
+
+    @property
+    def supervision(self) -> Supervision | None:
+        """What networks can be trained by; None where the file names no training data."""
+        if "train" not in self.splits:
+            return None
+        settings = self.training or TrainingSettings()
+        return Supervision(lambda: self.required("train"), self.loss, settings, self.importing)
 
     def batches(self, split: Split, size: int) -> Iterator[Batch]:
         """The samples of a split in order, `size` at a time, as (inputs, labels or None)."""

@@ -16,6 +16,7 @@ from .quantize import Quantize
 from .reestimate_batch_norm import ReestimateBatchNorm
 from .resize import Resize
 from .round_weights import RoundWeights
+from .train import Train
 
 __all__ = [
     "PASSES",
@@ -38,4 +39,5 @@ __all__ = [
     "ReestimateBatchNorm",
     "Resize",
     "RoundWeights",
+    "Train",
 ]

@@ -8,13 +8,14 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, ClassVar, Self, TypeAlias
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar
 
 from torch import Tensor
 
 from ...ir import Encoding, Graph, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
 from ..network import Network
+from ..supervision import Supervision
 
 Batch: TypeAlias = tuple[Tensor, ...]
 Data: TypeAlias = "Tensor | Sequence[Tensor | Batch] | Callable[[], Iterable[Tensor | Batch]] | None"
@@ -36,27 +37,33 @@ class Context:
         data: gives batches of inputs, one tuple of tensors each; None where the user gave no data.
         seed: for passes that draw at random.
         memo: lets passes keep what depends on the source network and the data only, from candidate to candidate.
+        supervision: what `train` learns from; None where the user gave no training data.
+        source: the network that candidates come from; where it is None, the one that a pipeline starts from.
         tell: called with a sentence where a pass leaves out what one might expect of it.
     """
 
     data: Callable[[], Iterable[Batch]] | None = None
     seed: int = 0
     memo: dict[Any, Any] = field(default_factory=dict[Any, Any], compare=False, repr=False)
+    supervision: Supervision | None = field(default=None, compare=False, repr=False)
+    source: Network | None = field(default=None, compare=False, repr=False)
     tell: Callable[[str], None] | None = field(default=None, compare=False, repr=False)
 
     @staticmethod
-    def of(data: Data, seed: int = 0, tell: Callable[[str], None] | None = None) -> Context:
+    def of(
+        data: Data,
+        seed: int = 0,
+        tell: Callable[[str], None] | None = None,
+        supervision: Supervision | None = None,
+    ) -> Context:
         """A context from whatever a caller has: one tensor, batches, or a function that gives batches."""
-        if data is None:
-            return Context(seed=seed, tell=tell)
-        if isinstance(data, Tensor):
-            return Context(data=lambda: [(data,)], seed=seed, tell=tell)
 
         def batches() -> Iterable[Batch]:
-            for batch in data() if callable(data) else data:
+            assert data is not None
+            for batch in data() if callable(data) else [data] if isinstance(data, Tensor) else data:
                 yield (batch,) if isinstance(batch, Tensor) else tuple(batch)
 
-        return Context(data=batches, seed=seed, tell=tell)
+        return Context(data=None if data is None else batches, seed=seed, tell=tell, supervision=supervision)
 
     def say(self, sentence: str) -> None:
         """Tell the user, if anybody listens."""
@@ -103,12 +110,13 @@ def calibrate_before(asker: str) -> str:
 
 
 PASSES: dict[str, type[Pass]] = {}
+PassT = TypeVar("PassT", bound="Pass")
 
 
-def register(name: str) -> Callable[[type[Any]], type[Any]]:
+def register(name: str) -> Callable[[type[PassT]], type[PassT]]:
     """Make a pass known under its name in pipelines."""
 
-    def note(cls: type[Any]) -> type[Any]:
+    def note(cls: type[PassT]) -> type[PassT]:
         cls.name = name
         PASSES[name] = cls
         return cls

@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from nasc.compiler.network import Network
+from nasc.compiler.passes import Train
 from nasc.compiler.pipeline import parse_pipeline
 from nasc.compiler.weights import Source, Store
 from nasc.ir import Encoding, Graph, NascError, layers, operand, parse, text
@@ -71,6 +72,11 @@ def small() -> Network:
     return Network(graph, Store(recipes))
 
 
+def asked(pipeline: str) -> int:
+    """The epochs of training that a pipeline asks for."""
+    return sum(step.epochs for step in parse_pipeline(pipeline).passes if isinstance(step, Train))
+
+
 def bits(graph: Graph) -> dict[str, tuple[int, int, int]]:
     """Multiply-adds, bits of weights and bits of activations of each layer."""
     found: dict[str, tuple[int, int, int]] = {}
@@ -89,7 +95,7 @@ class SmallBuilder:
         paid: a file that gets a line for each candidate that is finished, or None.
         delay_s: how long finishing takes.
         fail: raises for pipelines it does not like.
-        trained: the epochs that were trained.
+        trained_epochs: the epochs that were trained.
         trains: whether finalists can be trained.
         cohorts: how many networks were trained together, for how many epochs.
     """
@@ -97,7 +103,7 @@ class SmallBuilder:
     paid: Path | None = None
     delay_s: float = 0.0
     fail: Callable[[str], None] = lambda pipeline: None
-    trained: list[int] = field(default_factory=list)
+    trained_epochs: list[int] = field(default_factory=list[int])
     trains: bool = False
     cohorts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
 
@@ -131,14 +137,18 @@ class SmallBuilder:
                 file.write(f"{network.key}\n")
         return network
 
-    def train(self, network: Network, epochs: int, report: Report) -> Network:
-        for epoch in range(1, epochs + 1):
-            self.trained.append(epoch)
-            if report(epoch, {"accuracy": accuracy(network.graph, "validation", gained=0.005 * epoch)}):
+    def trained(self, pipeline: str, epochs: int) -> str:
+        return str(parse_pipeline(f"{pipeline.split(' | train')[0]} | train{{epochs={epochs}}}"))
+
+    def train(self, network: Network, pipeline: str, report: Report | None = None) -> Network:
+        for epoch in range(1, asked(pipeline) + 1):
+            self.trained_epochs.append(epoch)
+            if report and report(epoch, {"accuracy": accuracy(network.graph, "validation", gained=0.005 * epoch)}):
                 break
         return network
 
-    def train_all(self, networks: Sequence[Network], epochs: int) -> list[Network | NascError]:
+    def train_all(self, networks: Sequence[Network], pipelines: Sequence[str]) -> list[Network | NascError]:
+        (epochs,) = set(map(asked, pipelines))
         self.cohorts.append((len(networks), epochs))
         return list(networks)
 

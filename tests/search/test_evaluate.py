@@ -44,6 +44,7 @@ def ladder(
 
 
 def climb(ladder: Ladder, pipeline: str, known: list[Record] | None = None, number: int = 0) -> Record:
+    pipeline = ladder.text(pipeline)
     network = ladder.builder.structure(pipeline)
     record = Record(number, "failed", "test", pipeline, {}, network.key)
     return ladder.climb(record, network, known or [], lambda name: None)
@@ -99,7 +100,7 @@ def test_quality_before_training_ends_nobody_and_after_training_counts() -> None
     builder = SmallBuilder()
     goals = ladder(builder, SmallJudge(), ["accuracy", "size"], "accuracy>=baseline-1pt", epochs=3)
     record = climb(goals, FOUR)
-    assert builder.trained == [1, 2, 3]
+    assert builder.trained_epochs == [1, 2, 3]
     assert [round(f.value, 3) for f in record.curve] == sorted(round(f.value, 3) for f in record.curve)
     assert len(record.curve) == 3
 
@@ -108,14 +109,14 @@ def test_training_stops_where_a_cheaper_network_was_better_after_as_many_epochs(
     builder = SmallBuilder()
     goals = ladder(builder, SmallJudge(), ["accuracy", "size"], epochs=3)
     small = climb(goals, "quantize{weights=i8, activations=u8} | calibrate")
-    builder.trained.clear()
+    builder.trained_epochs.clear()
     worse = "quantize{weights=i8, activations=u2} | calibrate"
     stopped = climb(goals, worse, [small], 1)
-    assert (stopped.state, builder.trained) == ("pruned", [1])
+    assert (stopped.state, builder.trained_epochs) == ("pruned", [1])
     assert stopped.reason == "training stopped after epoch 1: trial 0 was better, and costs no more"
-    builder.trained.clear()
+    builder.trained_epochs.clear()
     cheaper = climb(goals, "quantize{weights=i2, activations=u8} | calibrate", [small], 2)
-    assert builder.trained == [1, 2, 3], "it is worse, but also smaller: it must have its chance"
+    assert builder.trained_epochs == [1, 2, 3], "it is worse, but also smaller: it must have its chance"
     assert cheaper.state == "complete"
 
 
