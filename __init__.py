@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import compile, export, measure, profile, sensitivity, space, verify
+    from .api import compile, measure, profile, sensitivity, space
     from .compiler.frontend.model_values import make_task
     from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import PassError
     from .compiler.pipeline import Pipeline, parse_pipeline
+    from .deploying import export, verify
     from .ir import Graph, NascError, UsageError
     from .loading import load_network, load_task, lower
     from .search.run import Result
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 _HOME = {
     "compile": ".api",
-    "export": ".api",
+    "export": ".deploying",
     "load_network": ".loading",
     "load_task": ".loading",
     "lower": ".loading",
@@ -39,7 +40,7 @@ _HOME = {
     "profile": ".api",
     "sensitivity": ".api",
     "space": ".api",
-    "verify": ".api",
+    "verify": ".deploying",
     "EnergyMeter": ".targets.energy",
     "Graph": ".ir",
     "LatencyMeter": ".targets.latency",

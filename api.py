@@ -1,4 +1,5 @@
-"""The functions behind `nasc.*` and the command line; what makes networks and tasks stands in `loading`."""
+"""The functions behind `nasc.*` and the command line; what makes networks and tasks stands in `loading`, what writes
+and checks files in `deploying`."""
 
 from __future__ import annotations
 
@@ -8,10 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .deploying import export as export
+from .deploying import verify as verify
 from .ir import UsageError
 from .loading import load_network as load_network
 from .loading import load_task as load_task
-from .loading import load_task_again
 from .loading import lower as lower
 from .loading import read_onnx as read_onnx
 
@@ -29,7 +31,6 @@ if TYPE_CHECKING:
     from .search.run import Result
     from .search.sensitivity import Sensitivity
     from .search.survey import Survey
-    from .search.verify import Check
     from .targets.artifact import Artifact
     from .targets.base import Target
     from .targets.inputs import InputShape
@@ -53,34 +54,6 @@ def space(network: Network, settings: Settings | None = None) -> Survey:
     from .search.survey import survey
 
     return survey(network, settings or configuration({"search.widths": True}).settings)
-
-
-def export(
-    network: Network,
-    path: str | Path,
-    *,
-    target: str = "onnxruntime:cpu",
-    metadata: Mapping[str, str] | None = None,
-) -> Artifact:
-    """Write a network as ONNX for a target. Tensors of 32 MiB and more in all lie beside it, in `PATH.data`.
-
-    Args:
-        network: what to write; a quantized one after `calibrate`, and after `legalize` for integer kernels.
-        path: the file.
-        target: the target to write for.
-        metadata: more entries for the file's metadata, beside version and digest.
-
-    Raises:
-        UsageError: there is no such target, or the place cannot be written to.
-        NascError: a value's step is not known, or an op cannot be written.
-    """
-    from .search.artifacts import artifact_of
-    from .targets import target_named
-
-    named = {"nasc.digest": network.key, **(metadata or {})}
-    artifact = artifact_of(target_named(target), network, named, name=Path(path).name)
-    artifact.save(path)
-    return artifact
 
 
 def measure(
@@ -444,18 +417,3 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             continue
     return found
-
-
-def verify(folder: str | Path) -> tuple[Check, ...]:
-    """Run the evidence of a result again: digests, emission, agreement with torch, integer kernels, quality.
-
-    Args:
-        folder: the output folder of `compile`, or its `best/`.
-
-    Raises:
-        UsageError: there is no manifest.
-        NascError: a file is damaged.
-    """
-    from .search.verify import verify as run_again
-
-    return run_again(Path(folder), load_task_again)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from .ir import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from torch import nn
+    from torch import Tensor, nn
     from torch.export import ExportedProgram
 
     from .compiler.frontend.task import Task
@@ -87,23 +88,70 @@ def load_network(
         UsageError: there is no such file, or it is no model; an output is no place for a network.
         NascError: the model cannot be lowered.
     """
+    from functools import partial
+
     from .compiler.files import check_places
+
+    return loaded(source, input, weights, arguments, check=partial(check_places, outputs), tell=tell).network
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A network with what it comes from.
+
+    Args:
+        network: the network.
+        task: what it was lowered from; None: a lowered network or an ONNX file, read as it stands.
+        drawn: random inputs of the shapes that were given beside such a file; None: there were none.
+    """
+
+    network: Network
+    task: Task | None
+    drawn: tuple[Tensor, ...] | None = None
+
+
+def loaded(
+    source: str | Path,
+    input: str | Sequence[str] | None,
+    weights: str | Path | None,
+    arguments: Mapping[str, Any] | Sequence[str] | None,
+    *,
+    check: Callable[[Path | None, str], None],
+    tell: Callable[[str], None] | None = None,
+) -> Loaded:
+    """What `load_network` gives, with its task.
+
+    Args:
+        source: see `load_network`, as are `input`, `weights` and `arguments`.
+        input: see there.
+        weights: see there.
+        arguments: see there.
+        check: called before lowering with the model's checkpoint and the model's name, to refuse places for outputs.
+        tell: see `load_network`.
+
+    Raises:
+        UsageError: see `load_network`.
+        NascError: see there.
+    """
+    from .compiler.frontend.given import Given
+    from .compiler.frontend.sources import inputs_of
     from .compiler.network import Network
 
     path = Path(source)
-    if path.suffix in (".nasc", ".onnx") and input is None and weights is None and not arguments:
-        check_places(outputs)
-        return Network.load(path) if path.suffix == ".nasc" else read_onnx(path)
+    if path.suffix in (".nasc", ".onnx") and weights is None and not arguments:
+        check(None, "")
+        network = Network.load(path) if path.suffix == ".nasc" else read_onnx(path)
+        return Loaded(network, None, None if input is None else inputs_of(network, Given.of(input), path))
     from .compiler.frontend.lower import lower_task
     from .compiler.training import with_kept_weights
 
     task = load_task(source, input=input, weights=weights, arguments=arguments)
-    check_places(outputs, task.checkpoint, task.source)
+    check(task.checkpoint, task.source)
     task = with_kept_weights(task)
     if task.untrained:
         told = f"{source}: its checkpoint {task.checkpoint} is not there yet: weights are untrained"
-        warnings.warn(told, stacklevel=2) if tell is None else tell(told)
-    return lower_task(task)
+        warnings.warn(told, stacklevel=3) if tell is None else tell(told)
+    return Loaded(lower_task(task), task)
 
 
 def load_task(

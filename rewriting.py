@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .api import versions
 from .ir import NascError, UsageError
 from .loading import load_task
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from .compiler.dumps import Dumps
+    from .compiler.frontend.task import Task
     from .compiler.network import Network
     from .compiler.passes import Context, Data, Pass
 
@@ -40,7 +40,7 @@ def rewrite(
     network: Network,
     passes: str,
     *,
-    data: str | Data = None,
+    data: str | Task | Data = None,
     seed: int = 0,
     dump: Path | Dumps | None = None,
     output: Path | None = None,
@@ -52,7 +52,7 @@ def rewrite(
     Args:
         network: where to start.
         passes: the pipeline as text.
-        data: calibration inputs, or the path of a model file that names them.
+        data: calibration inputs, or the task or the path of a model file that names them.
         seed: for passes that draw at random.
         dump: which networks to write down; a folder: the source network and the one after every pass.
         output: where the result will be saved; refused before any pass runs where that would replace a checkpoint.
@@ -88,9 +88,9 @@ def rewrite(
     except UsageError:
         raise
     except InputError as error:
-        if not isinstance(data, str):
+        if (named := _source(data)) is None:
             raise
-        raise _other_data(error, data) from error
+        raise other_data(error, named) from error
     except Exception as error:  # a pass that fails in any way is worth a reproducer
         rest = Pipeline(pipeline.passes[len(steps) :])
         ours = error if isinstance(error, NascError) else _fault(error, str(rest.passes[0]))
@@ -100,7 +100,7 @@ def rewrite(
     return Trace(result, tuple(steps))
 
 
-def _other_data(error: NascError, source: str) -> UsageError:
+def other_data(error: NascError, source: str) -> UsageError:
     """What to say where a model file's data do not go with a network."""
     mend = "Name with --data the model file that the network was lowered from, or another whose data have this shape."
     return UsageError(
@@ -114,11 +114,21 @@ def _fault(error: Exception, step: str) -> NascError:
     return NascError(f"error: {step} failed with {type(error).__name__}: {text}", mend="This is a fault of nasc.")
 
 
-def _reproduce(error: NascError, network: Network, rest: str, data: str | Data, seed: int, path: Path) -> None:
+def _source(data: str | Task | Data) -> str | None:
+    """The model file that data come from, as `load_task` takes it; None where they cannot be had by a name alone."""
+    from .compiler.frontend.task import Task
+
+    if isinstance(data, Task):
+        return None if data.words or data.source == "python" else data.source
+    return data if isinstance(data, str) else None
+
+
+def _reproduce(error: NascError, network: Network, rest: str, data: str | Task | Data, seed: int, path: Path) -> None:
     """Write a reproducer, and say so in a note to the error."""
+    from .api import versions
     from .compiler.reproducer import PYTHON, Reproducer
 
-    source = data if isinstance(data, str) or data is None else PYTHON
+    source = None if data is None else _source(data) or PYTHON
     try:
         Reproducer(network, rest, source, seed, error.message, versions()).save(path)
     except NascError as refused:
@@ -158,7 +168,7 @@ def rewrite_again(
 
 
 def _context(
-    network: Network, data: str | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None
+    network: Network, data: str | Task | Data, seed: int, outputs: list[Path], tell: Callable[[str], None] | None
 ) -> Context:
     """What passes may look at; data from a model file, whose checkpoint no output may replace.
 
@@ -167,12 +177,13 @@ def _context(
     """
     from .compiler.calling import positional
     from .compiler.files import check_places
+    from .compiler.frontend.task import Task
     from .compiler.passes import Context
 
-    if not isinstance(data, str):
+    if not isinstance(data, str | Task):
         check_places(outputs)
         return Context.of(data, seed=seed, tell=tell)
-    task = load_task(data)
+    task = load_task(data) if isinstance(data, str) else data
     check_places(outputs, task.checkpoint, task.source)
 
     def batches() -> Iterator[tuple[Any, ...]]:

@@ -85,6 +85,7 @@ from . import (  # noqa: E402  (commands register themselves on `app`)
     compile,
     cost,
     doctor,
+    export,
     inspect,
     measure,
     profile,
@@ -95,4 +96,4 @@ from . import (  # noqa: E402  (commands register themselves on `app`)
     verify,
 )
 
-COMMANDS = (compile, cost, doctor, inspect, measure, profile, rewrite, sensitivity, space, targets, verify)
+COMMANDS = (compile, cost, doctor, export, inspect, measure, profile, rewrite, sensitivity, space, targets, verify)

@@ -33,6 +33,12 @@ Arguments = Annotated[
     list[str] | None,
     typer.Option("--arg", metavar="NAME=VALUE", help="An argument of what makes the model: num_classes=10."),
 ]
+Passes = Annotated[str, typer.Option("--passes", metavar="PIPELINE", help="Passes, as in 'resize{fc1=24} | cleanup'.")]
+DataFrom = Annotated[str | None, typer.Option("--data", metavar="MODEL", help="Model file whose data passes may use.")]
+Seed = Annotated[int, typer.Option(help="Seed for passes that draw at random.")]
+Legalize = Annotated[
+    bool, typer.Option(help="Bring quantized layers into the form that the target runs, where the passes do not.")
+]
 Rules = Annotated[
     list[str] | None,
     typer.Option("--space", metavar="RULE", help="'linear: weights=[i4, i8], activations=[u8]'; may be repeated."),

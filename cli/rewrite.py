@@ -9,25 +9,21 @@ import typer
 
 from .app import app
 from .console import note, print_table, print_text
-from .model import Arguments, ExampleInput, Model, WeightsFile
+from .model import Arguments, DataFrom, ExampleInput, Model, Passes, Seed, WeightsFile
 
 
 @app.command()
 def opt(
     model: Model,
-    passes: Annotated[
-        str, typer.Option("--passes", metavar="PIPELINE", help="Passes, as in 'resize{fc1=24} | cleanup'.")
-    ] = "",
+    passes: Passes = "",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write text and weights instead of printing.")
     ] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="MODEL", help="Model file whose data passes may use.")
-    ] = None,
+    data: DataFrom = None,
     input: ExampleInput = None,
     weights: WeightsFile = None,
     arg: Arguments = None,
-    seed: Annotated[int, typer.Option(help="Seed for passes that draw at random.")] = 0,
+    seed: Seed = 0,
     dump_ir_after_all: Annotated[
         Path | None,
         typer.Option("--dump-ir-after-all", metavar="DIR", help="Write the network's text after every pass."),

@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..ir import NascError
 from .data import Inputs
+from .execution import InputError
 from .network import Network
 
 
@@ -16,14 +16,14 @@ def positional(inputs: Inputs, network: Network) -> tuple[Tensor, ...]:
     """Inputs as the graph takes them, in order.
 
     Raises:
-        NascError: an input of the graph is not among them.
+        InputError: an input of the graph is not among them.
     """
     if isinstance(inputs, Tensor):
         return (inputs,)
     if isinstance(inputs, dict):
         missing = [i.name for i in network.graph.inputs if i.name not in inputs]
         if missing:
-            raise NascError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
+            raise InputError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
         return tuple(inputs[i.name] for i in network.graph.inputs)
     return tuple(inputs)
 

@@ -130,6 +130,11 @@ class Graph:
         """The ops whose values lie in the weights' store."""
         return tuple(op for op in self.ops if op.kind in STORED)
 
+    @cached_property
+    def quantized(self) -> bool:
+        """Whether any value holds codes, with a step that is known or not."""
+        return any(type.quantized for type in self.types.values())
+
     def __str__(self) -> str:
         from .printer import text
 

@@ -14,6 +14,20 @@ LARGE_BYTES = 32 * 2**20
 times at emission and at every load (`docs/onnxruntime.md`)."""
 
 
+def passes_for(target: str, *, calibrate: str = "calibrate", only_faster: bool = False) -> str:
+    """The passes, as text, that bring a network with quantized layers into the form that a target runs: with them ends
+    every candidate of a search, and `nasc export` adds what a pipeline lacks of them.
+
+    Args:
+        target: the target's name.
+        calibrate: the pass that finds steps.
+        only_faster: give layers that do not pay in codes their real numbers back.
+    """
+    runs_on = f"target={target}"
+    places = f"{runs_on}, only=faster" if only_faster else runs_on
+    return f"place{{{places}}} | {calibrate} | legalize{{{runs_on}}}"
+
+
 def artifact_of(
     target: Target, network: Network, metadata: Mapping[str, str] | None = None, *, name: str = "model.onnx"
 ) -> Artifact:

@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 
 from ..ir.formats import BF16, F16, F32, F64
 from .figures import METRICS, value_text
-from .result import LAYERS_SHOWN, LayerRow
+from .result import LayerRow, listed
 
 REAL = frozenset(map(str, (BF16, F16, F32, F64)))
 """Formats of values that are not quantized."""
@@ -32,7 +32,7 @@ def containers(
     for row in rows:
         if (found := _computed(row, row.name in float_layers)) is not None:
             named[found].append(row.name)
-    parts = [f"{_listed(names)}: {text}" for text, names in named.items() if names]
+    parts = [f"{listed(names)}: {text}" for text, names in named.items() if names]
     if not parts:
         return None
     if stored_bytes is not None and counted_bytes is not None and stored_bytes > (1 + MARGIN) * counted_bytes:
@@ -51,8 +51,3 @@ def _computed(row: LayerRow, in_float: bool) -> str | None:
     if in_float or "float" in runs or any(format in REAL for format, _ in both):
         return FLOAT
     return CONTAINER
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = len(names) - LAYERS_SHOWN
-    return ", ".join(names[:LAYERS_SHOWN]) + (f" and {more} more" if more > 0 else "")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,6 +258,12 @@ def brief(pipeline: str) -> str:
             )
             found.append(f"{shown} {formats}{biases}")
     return ", ".join(found)
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names with commas; of many the first, and how many more there are."""
+    more = len(names) - LAYERS_SHOWN
+    return ", ".join(names[:LAYERS_SHOWN]) + (f" and {more} more" if more > 0 else "")
 
 
 def times_text(times: float) -> str:

@@ -16,6 +16,7 @@ from ..ir.axes import size
 from ..targets import target_named
 from ..targets.cost import static_cost
 from ..targets.truth import table
+from .artifacts import passes_for
 from .builder import SHARED
 from .config import Settings
 from .sizing import Sizing
@@ -148,8 +149,6 @@ def described_space(
         UsageError: a rule names no layer, an unknown format or size; bounds are empty.
     """
     chosen, calibration = settings.search, settings.calibration
-    runs_on = f"target={target}"
-    places = f"{runs_on}, only=faster" if chosen.only_faster else runs_on
     options = [f"method={calibration.method}", f"samples={calibration.samples}"]
     if calibration.method == "percentile":
         options.append(f"percentile={calibration.percentile:g}")
@@ -162,7 +161,7 @@ def described_space(
         blocks=blocks,
         sizing=sizing_of(settings, target),
         before=BEFORE,
-        after=f"place{{{places}}} | calibrate{{{', '.join(options)}}} | legalize{{{runs_on}}}",
+        after=passes_for(target, calibrate=f"calibrate{{{', '.join(options)}}}", only_faster=chosen.only_faster),
     )
     runtime = target_named(target)
     if not (latency_counts(chosen.objectives) and suspects(space)) or runtime.unavailable():

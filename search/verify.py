@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,28 +10,17 @@ import torch
 
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
-from ..ir import Graph, NascError, UsageError
+from ..ir import NascError, UsageError
 from ..ir.axes import size
-from ..targets import Placement, agree, check_placement, target_named
+from ..targets import target_named
 from .artifacts import artifact_of
-from .judge import CHECKED, TOLERANCE_DB, session_run
-from .layerwise import layerwise
+from .comparison import SAME_CLASS, Check, compare
+from .judge import CHECKED, session_run
 from .output import MANIFEST, MODEL, NETWORK, Manifest, file_digest, read_manifest
 from .quality import quality_of
 
-SAME_CLASS = 0.995
-"""Share of samples whose top class must be the same in the deployed file and in torch's execution."""
 CLOSE = 1e-6
 """Difference up to which a quality is the same number."""
-
-
-@dataclass(frozen=True)
-class Check:
-    """One piece of evidence: what was looked at, whether it holds (None: it could not be seen), and the figures."""
-
-    name: str
-    holds: bool | None
-    found: str
 
 
 def verify(folder: Path, load_task: Callable[[str, Sequence[str]], Task]) -> tuple[Check, ...]:
@@ -63,32 +51,16 @@ def verify(folder: Path, load_task: Callable[[str, Sequence[str]], Task]) -> tup
         task = None
         checks.append(Check("source", None, f"{manifest.source} cannot be loaded here: {error.message}"))
     inputs = _inputs(network, task)
-    run = session_run(session, network)
-    found = agree(network, run, inputs)
-    holds = found.sqnr_db >= TOLERANCE_DB
-    same = "" if found.top1 is None else f", same top class on {found.top1:.2%}"
-    checks.append(Check("agreement with torch", holds, f"{found.sqnr_db:.1f} dB on {len(inputs[0])} samples{same}"))
-    if found.top1 is not None and "accuracy" in (manifest.deployed_test or {}):
-        checks.append(Check("same top class as torch", found.top1 >= SAME_CLASS, f"{found.top1:.2%}"))
-    if any(op.kind == "quantize" for op in network.graph.ops):
-        integers = layerwise(network, target, inputs, home / MODEL)
-        checks.append(Check("same integers as torch", integers.holds, str(integers)))
-    checks.append(kernels(network.graph, check_placement(target.plan(network.graph), session.placement())))
+    found = compare(network, target, home / MODEL, inputs, session)
+    checks.append(found.outputs)
+    if found.agreement.top1 is not None and "accuracy" in (manifest.deployed_test or {}):
+        checks.append(
+            Check("same top class as torch", found.agreement.top1 >= SAME_CLASS, f"{found.agreement.top1:.2%}")
+        )
+    checks += [found.inside, found.kernels]
     if task is not None and manifest.deployed_test:
-        checks += _quality(task, run, manifest.deployed_test)
+        checks += _quality(task, session_run(session, network), manifest.deployed_test)
     return tuple(checks)
-
-
-def kernels(graph: Graph, placement: Placement) -> Check:
-    """Whether the planned kernels run; if not, the layers in float, each with its kernels and the user's line."""
-    found = ", ".join(f"{n} {kind}" for kind, n in placement.kernels.items())
-    ops = {op.name: op for op in graph.ops}
-    in_float = [
-        f"{layer} ({kinds}){'' if (at := ops[layer].location) is None else f' at {at}'}"
-        for layer, kinds in placement.float_layers.items()
-    ]
-    told = f"; in float: {', '.join(in_float)}" if in_float else ""
-    return Check("integer kernels as planned", not in_float, found + told)
 
 
 def _digest(home: Path, name: str, expected: str) -> Check:

@@ -7,14 +7,14 @@ from pathlib import Path
 from ..ir.errors import UsageError
 
 MENDS = {
-    ".nasc": "From Python: nasc.export(nasc.load_network({source!r}), 'net.onnx'), or nasc.{asker} of the network.",
-    ".py": "`nasc compile` writes ONNX; from Python: nasc.export(nasc.load_network({source!r}), 'net.onnx').",
-    ".pt2": "From Python: nasc.export(nasc.load_network({source!r}), 'net.onnx').",
+    ".nasc": "Write it as ONNX first: nasc export {source}",
+    ".py": "Write it as ONNX first: nasc export {source}",
+    ".pt2": "Write it as ONNX first: nasc export {source}",
     ".safetensors": "Name the network that these weights belong to, as an ONNX file.",
 }
 """What makes an ONNX file of something else, by its suffix."""
 
-EXPORT = "Export the model with torch.onnx.export or nasc.export first."
+EXPORT = "Export the model with torch.onnx.export or `nasc export` first."
 
 ORT_FORMAT = b"ORTM"
 """Stands at byte 4 of ONNX Runtime's own format, which it loads as well."""
@@ -54,7 +54,7 @@ def _model_file(source: str | Path, asker: str) -> Path:
     if not path.is_file():
         raise UsageError(f"{source}: error: {asker} takes ONNX files; found a folder", mend="Name the file in it.")
     if path.suffix in MENDS:
-        mend = MENDS[path.suffix].format(source=str(source), asker=asker)
+        mend = MENDS[path.suffix].format(source=str(source))
         raise UsageError(f"{source}: error: {asker} takes ONNX files; found a {path.suffix} file", mend=mend)
     if is_ort_format(path):
         return path

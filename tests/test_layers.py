@@ -22,7 +22,7 @@ BELOW = {
     "ir": set[str](),
 }
 """For each part of the house the parts it may import beside itself. `api` is `nasc`'s Python face: api.py,
-loading.py, rewriting.py, __init__.py and __main__.py (which may start the command line)."""
+loading.py, rewriting.py, making.py, deploying.py, __init__.py and __main__.py (which may start the command line)."""
 
 HOMES = {
     "torch": {"compiler", "search"},

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from ...ir import Graph, operand
 from ...ir.axes import size
@@ -15,6 +15,7 @@ from ...ir.errors import NascError, UsageError, did_you_mean
 from ...ir.types import Type
 from ..checkpoint import load_weights, read_checkpoint
 from ..data import Inputs, seeded
+from ..execution import batch_of
 from ..network import Network
 from .example_text import TYPES, WHOLE, InputText, drawn
 from .given import Given
@@ -136,11 +137,28 @@ def from_network(path: Path, given: Given, read: Reader) -> Task:
     given.refuse(str(path), "a lowered network", "weights", "arguments")
     network = read(path)
     graph = network.graph
-    if any(t.quantized for op in graph.ops for t in op.types):
+    if graph.quantized:
         raise UsageError(
             f"{path}: the network is quantized already: there is no float network to compare with",
             mend="Give the network as it was before `quantize`.",
         )
+    args = inputs_of(network, given, path)
+    return Task(
+        name=graph.name,
+        source=str(path),
+        model=network.module().eval(),
+        example_inputs=ExampleInputs(args, {}),
+        lowered=lambda: network,
+    )
+
+
+def inputs_of(network: Network, given: Given, path: Path) -> tuple[Tensor, ...]:
+    """Example inputs of a network that names none: those given, otherwise random ones of the shapes it reads.
+
+    Raises:
+        UsageError: the inputs given are not those it reads.
+    """
+    graph = network.graph
     inputs = given.example()
     if inputs is None:
         inputs = drawn([_input_of(graph, i.name, i.type) for i in graph.inputs])
@@ -151,20 +169,17 @@ def from_network(path: Path, given: Given, read: Reader) -> Task:
             raise UsageError(
                 f"{path}: its inputs are {', '.join(i.name for i in graph.inputs)}, not {', '.join(kwargs)}"
             )
-        args, kwargs = tuple(kwargs[i.name] for i in graph.inputs), {}
+        args = tuple(kwargs[i.name] for i in graph.inputs)
     if len(args) != len(graph.inputs):
         raise UsageError(f"{path}: it has {len(graph.inputs)} inputs, {len(args)} are given")
     try:
-        network(*args)
+        if graph.quantized:  # it may not be calibrated yet
+            batch_of(graph, args)
+        else:
+            network(*args)
     except NascError as error:
         raise UsageError(f"{path}: the network does not take these inputs: {error.message}") from error
-    return Task(
-        name=graph.name,
-        source=str(path),
-        model=network.module().eval(),
-        example_inputs=ExampleInputs(args, {}),
-        lowered=lambda: network,
-    )
+    return args
 
 
 def _apart(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:

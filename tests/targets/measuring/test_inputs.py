@@ -264,8 +264,8 @@ def test_a_model_of_bfloat16_runs(write: Write) -> None:
 @pytest.mark.parametrize(("asked", "asker"), [(measured, "measure"), (nasc.profile, "profile")])
 def test_what_is_no_onnx_file_is_refused_with_what_makes_one(tmp_path: Path, asked: Any, asker: str) -> None:
     cases = {
-        "net.nasc": ("found a .nasc file", f"or nasc.{asker} of the network"),
-        "model.py": ("found a .py file", "nasc compile"),
+        "net.nasc": ("found a .nasc file", "nasc export"),
+        "model.py": ("found a .py file", "nasc export"),
         "garbage.onnx": ("found no ONNX model", "torch.onnx.export"),
         "empty.onnx": ("found no ONNX model", "torch.onnx.export"),
     }
