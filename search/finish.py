@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..ir import Graph, NascError, layers, operand
 from ..ir.axes import size
 from ..targets.isolation import WorkerError, twice
+from .choosing import Choosing
 from .containers import containers
 from .evaluate import Ladder
-from .figures import Figure, Figures, as_dict, of_dict
-from .front import Point, Rule, pareto
+from .figures import Figures, as_dict, of_dict
+from .front import Rule, pareto
 from .goals import Goals
 from .observer import Observer
 from .output import deploy, deployed_files
@@ -21,36 +21,11 @@ from .polish import Polish
 from .protocols import UNCHECKED, Deployed, Judge, Problem
 from .records import Record
 from .result import LayerRow, Named, Result
-from .smooth import line, smoothed
 from .study import OpenStudy
 from .unmet import why
 
-SURE = 3
-"""Second looks after which it is known how far validation deceives."""
-HOPE, GROWING = 0.3, 0.1
-"""Share of the error that an expected figure must keep from the tolerance to be looked at, and what each refusal adds:
-so that not every one of many like candidates gets its chance to be lucky, and the safer ones come in sight."""
-CONFIRMED = 16
-"""How many candidates are looked at a second time, at most, before the search is content with the best quality."""
 REFERENCE_NAME = "uniform 8 bits"
 BASELINE_NAME = "source"
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Who won, and what chose it.
-
-    Args:
-        record: the winner.
-        kept: whether it surely keeps the tolerance, so that the rule chose it; else the best quality did.
-        confirmation: its quality on samples that the search did not see; empty where there are none.
-        refused: the same of the trials that were to win before it and were not good enough.
-    """
-
-    record: Record
-    kept: bool
-    confirmation: Figures
-    refused: Mapping[int, Figures]
 
 
 @dataclass
@@ -85,7 +60,7 @@ class Finish:
                 f"none of {len(records)} candidates is complete and keeps the constraints",
                 mend=why(records, self.goals.constraints),
             )
-        choice = self.winner(feasible)
+        choice = self.choosing().winner(feasible)
         winner = choice.record
         front = pareto(feasible, self.goals.objectives, self.ladder.confidence)
         best = self.named("best", winner)
@@ -128,87 +103,18 @@ class Finish:
             seconds=spent(records),
         )
 
-    def winner(self, feasible: Sequence[Record]) -> Choice:
-        """The winner, its quality on confirmation samples where there are any, and that of those refused before it.
-
-        Many candidates lie near the tolerance, and the luckiest of them on validation samples would win too often.
-        So where there are other samples, the candidates are taken in the rule's order as validation estimates them
-        (`smooth`), and the first wins that is good enough at the lower bound of its quality on those. Where there are
-        none, validation's own lower bound must do.
-        """
-        confirming = "confirmation" in self.problem.judge.splits and self.rule.tolerance is not None
-        records = {r.number: r for r in feasible}
-        points: Sequence[Point] = feasible
-        if confirming:
-            name = self.problem.quality.name
-            fitted = line(self.study.records, name)
-            points = [
-                Estimated(r.number, r.figures if r.epochs else smoothed(r.figures, name, fitted)) for r in feasible
-            ]
-        chosen = self.rule.ranked(points, self.ladder.baseline, strict=not confirming)
-        if not confirming and chosen:
-            return Choice(records[chosen[0].number], True, {}, {})
-        refused: dict[int, Figures] = {}
-        for point in chosen:
-            if len(refused) >= CONFIRMED:
-                break
-            alike = [p for p in chosen if records[p.number].epochs == records[point.number].epochs]
-            if self.hopeless(point, alike, refused):
-                continue
-            record = records[point.number]
-            again = self.confirmed(record)
-            if self.rule.keeps_quality(self.as_new_samples(again), self.ladder.baseline):
-                return Choice(record, True, again, refused)
-            refused[point.number] = again
-        best = [r for r in self.rule.best_quality(feasible, self.ladder.baseline) if isinstance(r, Record)]
-        self.say(f"no candidate surely keeps {self.rule.tolerance}; the best quality wins instead")
-        return Choice(best[0], False, self.confirmed(best[0]) if confirming else {}, refused)
-
-    def confirmed(self, record: Record) -> Figures:
-        """A candidate's quality on samples that had no part in choosing it.
-
-        What training made of a finalist was not chosen by validation samples, so these count as well, unless it is one
-        of many that were trained and chosen by them.
-        """
-        again = self.quality(record, "confirmation")
-        if not record.epochs or record.bred:
-            return again
-        name = self.problem.quality.name
-        return {**again, name: pooled(again[name], record.figures[name])}
-
-    def hopeless(self, point: Point, all: Sequence[Point], refused: Mapping[int, Figures]) -> bool:
-        """Whether a candidate would be refused too, judging by how those refused fell short of what was expected.
-
-        The source network's own luck on validation samples moves all candidates alike; after a few second looks it is
-        known, and candidates that would only just have been good enough need not be looked at.
-        """
-        name = self.problem.quality.name
-        seen = [(p.figures[name].difference, refused[p.number][name]) for p in all if p.number in refused]
-        mine = point.figures[name].difference
-        pairs = [(d, f.difference) for d, f in seen if d is not None and f.difference is not None]
-        if len(pairs) < SURE or mine is None:
-            return False
-        expected = sum(d for d, _ in pairs)
-        if expected == 0:
-            return False
-        again = mine * sum(d for _, d in pairs) / expected
-        figure = replace(seen[-1][1], difference=again, value=self.ladder.baseline[name].value + again)
-        demand = min(HOPE + GROWING * len(pairs), 1.0)
-        hopeful = replace(figure, error=None if figure.error is None else demand * figure.error)
-        return not self.rule.keeps_quality(self.as_new_samples({name: hopeful}), self.ladder.baseline)
-
-    def as_new_samples(self, figures: Figures) -> Figures:
-        """Figures with the error at which as many new samples as the test has will show them.
-
-        The winner shall keep the tolerance on samples that come, so their luck counts beside that of the samples it
-        was looked at: the error of a prediction, sqrt(1 + n / m) times that of the estimate for n seen and m to come.
-        """
-        name = self.problem.quality.name
-        seen, to_come = figures[name], self.source_tested().get(name)
-        if seen.error is None or seen.samples is None or to_come is None or to_come.samples is None:
-            return figures
-        wider = seen.error * math.sqrt(1 + seen.samples / to_come.samples)
-        return {**figures, name: replace(seen, error=wider)}
+    def choosing(self) -> Choosing:
+        """Who chooses the winner."""
+        problem = self.problem
+        return Choosing(
+            problem.quality.name,
+            self.rule,
+            self.ladder.baseline,
+            self.study.records,
+            (lambda record: self.quality(record, "confirmation")) if "confirmation" in problem.judge.splits else None,
+            self.source_tested,
+            self.say,
+        )
 
     def quality(self, record: Record, split: Any) -> Figures:
         """A candidate's quality on some samples."""
@@ -323,33 +229,6 @@ class Finish:
         """A sentence for the watcher and the report."""
         self.notices.append(text)
         self.observer.notice(text)
-
-
-@dataclass(frozen=True)
-class Estimated:
-    """A candidate with its quality as all that was told estimates it."""
-
-    number: int
-    figures: Figures
-
-
-def pooled(a: Figure, b: Figure) -> Figure:
-    """One figure of two on different samples: means over both, each by its number of samples."""
-    if None in (a.samples, b.samples, a.difference, b.difference, a.error, b.error):
-        return a
-    assert a.samples and b.samples
-    count = a.samples + b.samples
-    share, rest = a.samples / count, b.samples / count
-    value = share * a.value + rest * b.value
-    difference = share * (a.difference or 0.0) + rest * (b.difference or 0.0)
-    error = math.hypot(share * (a.error or 0.0), rest * (b.error or 0.0))
-    low = (
-        None
-        if a.low is None or b.low is None
-        else value - math.hypot(share * (a.value - a.low), rest * (b.value - b.low))
-    )
-    high = None if low is None else 2 * value - low
-    return Figure(value, a.kind, low, high, difference, error, samples=count)
 
 
 def _name(record: Record) -> str:
