@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .ir import UsageError
 
@@ -17,6 +18,13 @@ if TYPE_CHECKING:
 
     from .compiler.frontend.task import Task
     from .compiler.network import Network
+
+T = TypeVar("T")
+
+
+def loaded(source: T | partial[T]) -> T:
+    """What a deferred call of `load_network` or `load_task` loads; anything else as it is."""
+    return cast("partial[T]", source)() if isinstance(source, partial) else source
 
 
 def lower(
@@ -87,10 +95,11 @@ def load_network(
         UsageError: there is no such file, or it is no model; an output is no place for a network.
         NascError: the model cannot be lowered.
     """
-    from .compiler.files import check_places
+    from .compiler.files import check_names, check_places
     from .compiler.network import Network
 
     path = Path(source)
+    check_names(outputs)
     if path.suffix in (".nasc", ".onnx") and input is None and weights is None and not arguments:
         check_places(outputs)
         return Network.load(path) if path.suffix == ".nasc" else read_onnx(path)
@@ -130,7 +139,9 @@ def load_task(
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of(input, weights, arguments), readers={".onnx": read_onnx})
+    given = Given.of(input, weights, arguments)
+    given.check()
+    return load(source, given=given, readers={".onnx": read_onnx})
 
 
 def load_task_again(source: str, words: Sequence[str]) -> Task:

@@ -32,7 +32,9 @@ def sensitivity(
     """Rank layers by the damage that each format does alone: one layer at a time, all others in real numbers."""
     from .. import api
     from ..search.sensitivity_plot import check_plot, parts, table, write_plot
+    from ..search.space_rules import format_rules
 
+    format_rules(weights, activations)
     if plot is not None:
         check_plot(plot)
     task = api.load_task(model, input=input, weights=weights_file, arguments=arg)

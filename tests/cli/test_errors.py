@@ -141,6 +141,7 @@ def test_no_network_takes_the_place_of_a_checkpoint(files: Path, case: str, ther
     module = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5))
     save_file(module.state_dict(), "other.safetensors")
     (files / "out" / "best").mkdir(parents=True)
+    (files / "out" / "study.json").write_text("{}")
     for name in ("later.safetensors", "out/best/model.safetensors"):
         if there:
             save_file(torch.nn.Linear(4, 2).state_dict(), name)
@@ -190,13 +191,6 @@ def test_settings_are_refused_before_anything_is_trained(files: Path, options: l
     assert done.exit_code == 2, done.output
     assert said in " ".join(done.output.split())
     assert not (files / "new").exists()
-    assert not (files / ".cache").exists()
-
-
-def test_formats_of_a_sensitivity_are_read_before_anything_is_trained(files: Path) -> None:
-    done = CliRunner().invoke(app, ["sensitivity", "later.py", "--weights", "i99"])
-    assert done.exit_code == 2, done.output
-    assert "i99" in done.output
     assert not (files / ".cache").exists()
 
 
