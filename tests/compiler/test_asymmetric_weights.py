@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from nasc.compiler.analyses.accumulators import accumulators
 from nasc.compiler.cohort import cohorts
 from nasc.compiler.network import Network
-from nasc.compiler.passes.calibrate import SHRINK, affine_steps, codes_between
 from nasc.compiler.passes.integers import integer_layers
 from nasc.compiler.rounding import fake_quantized
+from nasc.compiler.steps import SHRINK, affine_steps, codes_between
 from nasc.compiler.weights import Rounded, Source
 from nasc.ir import Encoding, Format, NascError, Step, format_named, infer, parse_encoding
 from nasc.ir.formats import decode, encode
