@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ..ir import Format, Step
+from ..ir import Format, Step, format_named
 from ..ir.formats import BINARY, largest
 from .elements import nearest
 
@@ -16,6 +16,8 @@ SHRINK = torch.linspace(1.0, 0.2, 33)
 """The clipping ranges that `mse` tries, relative to the largest magnitude."""
 SWEEPS = ((True, True), (True, False), (False, True))
 """Which ends of the range of asymmetric weights `mse` narrows, sweep by sweep."""
+NEAR = torch.linspace(0.85, 1.15, 17)
+"""The steps that `mse` tries at the end beside each zero, relative to the best so far."""
 
 
 def symmetric_steps(rows: Tensor, format: Format, *, mse: bool, power_of_two: bool) -> Tensor:
@@ -77,8 +79,7 @@ def affine_steps(
     Args:
         rows: real numbers, [rows, values].
         format: an integer format.
-        mse: try narrower ranges and keep the one with the smallest squared error: first both ends together, then one
-            after the other.
+        mse: keep the step and zero with the smallest squared error, see `refined`; otherwise cover all values.
         power_of_two: only powers of two.
         share: of the values, how many to leave out at each end.
     """
@@ -88,20 +89,40 @@ def affine_steps(
     else:
         low, high = rows.amin(dim=1), rows.amax(dim=1)
     low, high = low.double().clamp(max=0), high.double().clamp(min=0)
+    return refined(rows, low, high, format, power_of_two) if mse else codes_between(low, high, format, power_of_two)
+
+
+def refined(rows: Tensor, low: Tensor, high: Tensor, format: Format, power_of_two: bool) -> tuple[Tensor, Tensor]:
+    """One step and one zero per row with a small squared error, never larger than that of symmetric codes.
+
+    Both ends of the range are narrowed together, then one after the other; symmetric codes of as many bits are tried;
+    at last zeros one code away and steps near the best one, which ends on a grid miss.
+    """
     best = codes_between(low, high, format, power_of_two)
-    if not mse:
-        return best
     error = affine_error(rows, *best, format)
+
+    def take(found: tuple[Tensor, Tensor]) -> Tensor:
+        nonlocal best, error
+        now = affine_error(rows, *found, format)
+        better = now < error
+        best = torch.where(better, found[0], best[0]), torch.where(better, found[1], best[1])
+        error = torch.where(better, now, error)
+        return better
+
     for of_low, of_high in SWEEPS:
         least, most = low, high
         for shrink in SHRINK.tolist():
             bottom, top = least * (shrink if of_low else 1.0), most * (shrink if of_high else 1.0)
-            found = codes_between(bottom, top, format, power_of_two)
-            now = affine_error(rows, *found, format)
-            better = now < error
-            best = torch.where(better, found[0], best[0]), torch.where(better, found[1], best[1])
+            better = take(codes_between(bottom, top, format, power_of_two))
             low, high = torch.where(better, bottom, low), torch.where(better, top, high)
-            error = torch.where(better, now, error)
+    signed = format_named(f"i{format.bits}")
+    steps = symmetric_steps(rows, signed, mse=True, power_of_two=power_of_two)
+    take((steps, torch.full_like(best[1], format.low - signed.low)))
+    steps, zeros = best
+    for away in (-1, 0, 1):
+        near = (zeros + away).clamp(format.low, format.high)
+        for factor in (0.5, 1.0, 2.0) if power_of_two else NEAR.tolist():
+            take(((steps * factor).clamp(min=torch.finfo(torch.float32).tiny), near))
     return best
 
 
