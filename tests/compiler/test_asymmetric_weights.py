@@ -350,7 +350,9 @@ def test_two_bits_with_a_zero_shift_means_and_corrected_biases_take_that_away() 
     of_weights, plain, corrected = (torch.zeros(2) for _ in range(3))
     for seed in range(4):
         torch.manual_seed(seed)
-        network = nasc.lower(nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5)), x[:8])
+        network = nasc.lower(
+            nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5)), x[:8]
+        )
         for at, format in enumerate(("u2", "i2")):
             rounded = network.apply(f"quantize{{weights={format}}} | calibrate", data=x)
             mended = rounded.apply("correct-bias", data=x)
