@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 import torch
@@ -46,8 +47,17 @@ checkpoint = "CHECKPOINT"
 """
 
 
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `net.nasc` and its tensors."""
+    folder = tmp_path_factory.mktemp("lowered")
+    (folder / "net.py").write_text(NET)
+    assert CliRunner().invoke(app, ["lower", str(folder / "net.py"), "-o", str(folder / "net.nasc")]).exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(lowered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "nothing.py").write_text("x = 1\n")
@@ -55,7 +65,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "branch.py").write_text(BRANCH)
     (tmp_path / "later.py").write_text(LATER.replace("CHECKPOINT", "later.safetensors"))
     (tmp_path / "again.py").write_text(LATER.replace("CHECKPOINT", "out/best/model.safetensors"))
-    assert CliRunner().invoke(app, ["lower", "net.py", "-o", "net.nasc"]).exit_code == 0
+    for name in ("net.nasc", "net.safetensors"):
+        copyfile(lowered / name, tmp_path / name)
     text = (tmp_path / "net.nasc").read_text()
     (tmp_path / "torn.nasc").write_text(text[: len(text) // 2])
     (tmp_path / "wrong.nasc").write_text(text.replace("[8, 16]", "[8, 15]").replace("[$0, 16]", "[$0, 15]"))
