@@ -76,11 +76,10 @@ class Given:
         """Refuse what suits no source, before one is loaded.
 
         Raises:
-            UsageError: an input is no shape, or there is no such file of weights.
+            UsageError: an input is no shape.
         """
         if self.input:
             parse_inputs(self.input)
-        self.checkpoint()
 
     def example(self) -> Inputs | None:
         """Random example inputs of the shapes given; None where none are given.

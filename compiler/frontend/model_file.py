@@ -98,14 +98,14 @@ def expect_model_file(text: str) -> Path:
 
 
 def _from_file(text: str, given: Given) -> Task:
-    path = expect_model_file(text)
+    path, checkpoint = expect_model_file(text), given.checkpoint()
     place, surroundings = shown(path), Surroundings(path.parent)
     with seeded(0):
         module = execute(path, surroundings)
     values = _values(module, place)
     if (example := given.example()) is not None:
         values["example_inputs"] = example
-    if (checkpoint := given.checkpoint()) is not None:
+    if checkpoint is not None:
         values["checkpoint"] = checkpoint
 
     def remake(seed: int) -> object:
