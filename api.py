@@ -16,6 +16,7 @@ from .loading import load_network as load_network
 from .loading import load_task as load_task
 from .loading import lower as lower
 from .loading import read_onnx as read_onnx
+from .loading import resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Sequence
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
 TO_NETWORK = "Write bytes to a file; make a network of a module: nasc.lower(module, example_inputs)."
 
 
-def space(network: Network, settings: Settings | None = None) -> Survey:
+def space(network: Network | partial[Network], settings: Settings | None = None) -> Survey:
     """What a search would choose on a network: free widths, blocks, what is frozen and why, and the space's corners.
 
     Args:
-        network: the source network.
+        network: the source network, or what loads it once the settings are checked.
         settings: rules, bounds and target as `compile` takes them; by default all that can be offered is.
 
     Raises:
@@ -52,8 +53,11 @@ def space(network: Network, settings: Settings | None = None) -> Survey:
     """
     from .search.config import configuration
     from .search.survey import survey
+    from .targets import target_named
 
-    return survey(network, settings or configuration({"search.widths": True}).settings)
+    chosen = settings or configuration({"search.widths": True}).settings
+    target_named(chosen.target)
+    return survey(resolved(network), chosen)
 
 
 def measure(
@@ -168,7 +172,7 @@ def _shapes(inputs: str | Sequence[str]) -> tuple[InputShape, ...]:
 
 
 def profile(
-    model: str | Path | Network,
+    model: str | Path | Network | partial[Network],
     *,
     target: str = "auto",
     batch: int = 1,
@@ -184,7 +188,8 @@ def profile(
     """Time every kernel of a model on this device, with the ops it computes and the least time it could take.
 
     Args:
-        model: an ONNX file (nasc's or any other), or a network, which is emitted first.
+        model: an ONNX file (nasc's or any other), or a network, which is emitted first,
+            or what loads one once the conditions are checked.
         target: runtime and device; `auto` takes the best here.
         batch: length of the batch axis.
         threads: threads of the runtime.
@@ -217,7 +222,7 @@ def profile(
         memory_limit_bytes=memory_limit_bytes,
         inputs=() if not inputs else _shapes(inputs),
     )
-    ready = _ready(model, chosen, "profile")
+    ready = _ready(resolved(model), chosen, "profile")
     if bounds and tell is not None and kept_profile(chosen, threads) is None:
         tell(f"calibrating {chosen.name} with {threads} thread(s), once: about 20 seconds")
     device = device_profile(chosen, threads) if bounds else None
@@ -292,7 +297,7 @@ def compile(
 
 
 def search_task(
-    model: str | Path | Task,
+    model: str | Path | Task | partial[Task],
     settings: Settings,
     output: Path,
     *,
@@ -302,7 +307,7 @@ def search_task(
     """What `compile` does, from settings.
 
     Args:
-        model: what `load_task` takes, or a task.
+        model: what `load_task` takes, a task, or what loads one once the settings are checked.
         settings: what to search, and how.
         output: folder for the result and the study.
         observer: is told what happens.
@@ -315,11 +320,11 @@ def search_task(
     from .compiler.files import check_places
     from .compiler.training import trained_checkpoint, with_kept_weights
     from .search.output import network_path
+    from .search.request import check_request
     from .search.run import check_settings, search
-    from .search.strategies import expect_strategy
 
-    expect_strategy(settings.search.strategy)
-    task = load_task(model) if isinstance(model, str | Path) else model
+    check_request(settings, output)
+    task = load_task(model) if isinstance(model, str | Path) else resolved(model)
     check_places([network_path(output)], task.checkpoint, task.source)
     if task.untrained:
         task = with_kept_weights(task if settings.seed == 0 else task.with_seed(settings.seed))
@@ -339,21 +344,13 @@ def _problem(task: Task, settings: Settings, output: Path) -> Generator[Problem]
     from .search.judge import TaskJudge, keep_measurements
     from .search.probing import task_sensitivity
     from .search.protocols import Problem
+    from .search.request import conditions
     from .targets import target_named
-    from .targets.measure import Conditions
 
     target = target_named(settings.target)
     network = lower_task(task)
-    chosen = settings.measure
-    conditions = Conditions(
-        batch=chosen.batch,
-        threads=chosen.threads,
-        budget_s=chosen.budget_s,
-        meter=chosen.meter,
-        limit_s=chosen.limit_s,
-        memory_limit_bytes=chosen.memory_limit_bytes,
-    )
-    judge = TaskJudge(task, network, target, conditions, chosen.isolate, keep_measurements(output))
+    measured, kept = conditions(settings.measure), keep_measurements(output)
+    judge = TaskJudge(task, network, target, measured, settings.measure.isolate, kept)
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
     with closing(judge):
@@ -395,10 +392,9 @@ def sensitivity(
     from .search.builder import TaskBuilder
     from .search.probing import task_sensitivity
     from .search.space import build_space
-    from .search.space_rules import Rule, choices, default_rules
+    from .search.space_rules import format_rules
 
-    w, a = (None if formats is None else choices(formats) for formats in (weights, activations))
-    rules = default_rules(widths=False) if w is a is None else (Rule(("*",), each=True, weights=w, activations=a),)
+    rules = format_rules(weights, activations)
     task = load_task(model) if isinstance(model, str | Path) else model
     if task.untrained:
         task = trained_checkpoint(task if seed == 0 else task.with_seed(seed)).task

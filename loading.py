@@ -5,8 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from .ir import UsageError
 
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
 
     from .compiler.frontend.task import Task
     from .compiler.network import Network
+
+T = TypeVar("T")
+
+
+def resolved(source: T | partial[T]) -> T:
+    """What a deferred call of `load_network` or `load_task` loads; anything else as it is."""
+    return cast("partial[T]", source)() if isinstance(source, partial) else source
 
 
 def lower(
@@ -88,10 +96,9 @@ def load_network(
         UsageError: there is no such file, or it is no model; an output is no place for a network.
         NascError: the model cannot be lowered.
     """
-    from functools import partial
+    from .compiler.files import check_names, check_places
 
-    from .compiler.files import check_places
-
+    check_names(outputs)
     return loaded(source, input, weights, arguments, check=partial(check_places, outputs), tell=tell).network
 
 
@@ -178,7 +185,9 @@ def load_task(
     from .compiler.frontend.given import Given
     from .compiler.frontend.model_file import load_task as load
 
-    return load(source, given=Given.of(input, weights, arguments), readers={".onnx": read_onnx})
+    given = Given.of(input, weights, arguments)
+    given.check()
+    return load(source, given=given, readers={".onnx": read_onnx})
 
 
 def load_task_again(source: str, words: Sequence[str]) -> Task:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .ir import NascError, UsageError
-from .loading import load_task
+from .ir.files import check_writable
+from .loading import load_task, resolved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -37,7 +39,7 @@ class Trace:
 
 
 def rewrite(
-    network: Network,
+    network: Network | partial[Network],
     passes: str,
     *,
     data: str | Task | Data = None,
@@ -50,7 +52,7 @@ def rewrite(
     """Apply a pipeline and keep a record.
 
     Args:
-        network: where to start.
+        network: where to start, or what loads it once the pipeline is read.
         passes: the pipeline as text.
         data: calibration inputs, or the task or the path of a model file that names them.
         seed: for passes that draw at random.
@@ -67,11 +69,21 @@ def rewrite(
     """
     from .compiler.dumps import Dumps
     from .compiler.execution import InputError
+    from .compiler.files import check_names
+    from .compiler.frontend.model_file import expect_model_file
     from .compiler.pipeline import Pipeline, parse_pipeline
 
     pipeline = parse_pipeline(passes)
     dumps = Dumps(every=True, folder=dump) if isinstance(dump, Path) else dump or Dumps()
     dumps.check(pipeline)
+    outputs = [path for path in (output, reproducer) if path is not None]
+    check_names(outputs)
+    if output is not None:
+        check_writable(output, makes_folders=True)
+    if isinstance(data, str) and data.endswith(".py"):
+        expect_model_file(data)
+    network = resolved(network)
+    context = _context(network, data, seed, outputs, tell)
     steps: list[Step] = []
     left = [network]
 
@@ -82,7 +94,6 @@ def rewrite(
         dumps.take(index + 1, step.name, str(step), result.graph, changed=changed)
 
     dumps.take(0, "source", "lowering", network.graph, changed=False)
-    context = _context(network, data, seed, [path for path in (output, reproducer) if path is not None], tell)
     try:
         result = pipeline.run(network, context, observe=observe)
     except UsageError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -114,7 +115,7 @@ def compile(
         write_text(save_config, settings.text)
     from .progress import Watch
 
-    task = api.load_task(model, input=input, weights=weights, arguments=arg)
+    task = partial(api.load_task, model, input=input, weights=weights, arguments=arg)
     with Watch() as watch:
         result = api.search_task(task, settings.settings, output, observer=watch, progress=watch.epoch)
     if as_json:

@@ -15,12 +15,14 @@ def doctor(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure what this device can do at best, and keep it.")
     ] = False,
-    threads: Annotated[int, typer.Option(min=1, help="Threads of the runtime, for what the device can do.")] = 1,
+    threads: Annotated[int, typer.Option(help="Threads of the runtime, for what the device can do.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what is here for measuring (runtimes, meters, clocks, permissions, versions), and how to mend what is not."""
     from ..targets.doctor import SECTIONS, as_dict, examine, peaks
+    from ..targets.host import check_threads
 
+    check_threads(threads)
     found = examine({n: (lambda: peaks(calibrate, threads)) if look is peaks else look for n, look in SECTIONS.items()})
     if as_json:
         print_json(as_dict(found))

@@ -24,7 +24,10 @@ def lower(
 ) -> None:
     """Lower a PyTorch model to the IR and print it."""
     from .. import api
+    from ..ir.files import check_writable
 
+    if output is not None:
+        check_writable(output, makes_folders=True)
     outputs = [] if output is None else [output]
     network = api.load_network(model, input=input, weights=weights, arguments=arg, outputs=outputs, tell=note)
     if output is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -50,11 +51,9 @@ def profile(
     from ..targets.profile import COLUMNS
 
     a_file = model.endswith(".onnx")
-    source = (
-        Path(model) if a_file else api.load_network(model, input=input, weights=weights, arguments=arg, tell=unsaid)
-    )
+    network = partial(api.load_network, model, input=input, weights=weights, arguments=arg, tell=unsaid)
     found = api.profile(
-        source,
+        Path(model) if a_file else network,
         target=target,
         batch=batch,
         threads=threads,

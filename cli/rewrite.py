@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -64,7 +65,9 @@ def opt(
         trace = rewriting.rewrite_again(Path(model), data=data, dump=dumps, output=output, tell=note)
     else:
         outputs = [reproducer] if output is None else [output, reproducer]
-        network = api.load_network(model, input=input, weights=weights, arguments=arg, outputs=outputs, tell=note)
+        network = partial(
+            api.load_network, model, input=input, weights=weights, arguments=arg, outputs=outputs, tell=note
+        )
         own = model if model.endswith(".py") else None
         trace = rewriting.rewrite(
             network,

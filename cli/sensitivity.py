@@ -26,13 +26,17 @@ def sensitivity(
     ] = None,
     samples: Annotated[int, typer.Option(min=1, help="Samples to look at.")] = 256,
     seed: Annotated[int, typer.Option(help="Of the source network's training, where it has to be trained.")] = 0,
-    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Write a page with a map.")] = None,
+    plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE.html", help="Write a page with a map.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Rank layers by the damage that each format does alone: one layer at a time, all others in real numbers."""
     from .. import api
-    from ..search.sensitivity_plot import parts, table, write_plot
+    from ..search.sensitivity_plot import check_plot, parts, table, write_plot
+    from ..search.space_rules import format_rules
 
+    format_rules(weights, activations)
+    if plot is not None:
+        check_plot(plot)
     task = api.load_task(model, input=input, weights=weights_file, arguments=arg)
     found = api.sensitivity(task, weights=weights, activations=activations, samples=samples, seed=seed)
     if plot is not None:

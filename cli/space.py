@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,8 @@ def space(
         "target": target,
     }
     settings = configuration(flags, path=config).settings
-    found = api.space(api.load_network(model, input=input, weights=weights, arguments=arg, tell=unsaid), settings)
+    network = partial(api.load_network, model, input=input, weights=weights, arguments=arg, tell=unsaid)
+    found = api.space(network, settings)
     if as_json:
         print_json(found.as_dict())
         return

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..ir import Graph, UsageError
 from ..ir.errors import did_you_mean
-from ..ir.files import write_text
+from ..ir.files import check_writable, write_text
 from .passes import PASSES
 from .pipeline import Pipeline
 
@@ -32,11 +32,13 @@ class Dumps:
     show: Callable[[str], None] = print
 
     def check(self, pipeline: Pipeline) -> None:
-        """Refuse names of passes that the pipeline has not.
+        """Refuse names of passes that the pipeline has not, and a folder that is none.
 
         Raises:
-            UsageError: there is no such pass, or it is not in the pipeline.
+            UsageError: there is no such pass, it is not in the pipeline, or the folder cannot be written to.
         """
+        if self.folder is not None:
+            check_writable(self.folder / "00-source.nasc", makes_folders=True)
         names = {step.name for step in pipeline.passes}
         for name in self.after:
             if name not in PASSES:

@@ -43,13 +43,24 @@ def check_places(paths: Iterable[str | Path], checkpoint: Path | None = None, ow
         UsageError: a path does not end in `.nasc`, or the tensors beside it would take the checkpoint's place, or
             that of a file which no network wrote.
     """
+    paths = list(paths)
+    check_names(paths)
     for path in paths:
         _check_place(Path(path), checkpoint, owner)
 
 
+def check_names(paths: Iterable[str | Path]) -> None:
+    """Refuse names that are no network's, before it is known what model it comes from.
+
+    Raises:
+        UsageError: a path does not end in `.nasc`.
+    """
+    for path in map(Path, paths):
+        if path.suffix != TEXT:
+            raise UsageError(f"{path}: error: a network's file is called NAME{TEXT}", mend=f"Write {path.stem}{TEXT}.")
+
+
 def _check_place(path: Path, checkpoint: Path | None, owner: str) -> None:
-    if path.suffix != TEXT:
-        raise UsageError(f"{path}: error: a network's file is called NAME{TEXT}", mend=f"Write {path.stem}{TEXT}.")
     beside = path.with_suffix(TENSORS)
     mend = "Choose another name for the output (-o)."
     if checkpoint is not None and beside.resolve() == checkpoint.resolve():

@@ -35,6 +35,30 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def check_writable(path: Path, *, makes_folders: bool = False) -> None:
+    """Refuse a place that no file can be written to, before anything is computed for it.
+
+    Args:
+        path: where a file would be written.
+        makes_folders: whether folders that are missing will be made, as `write_atomically` does.
+
+    Raises:
+        UsageError: it is a folder, or its own folder is missing, a file, or closed to us.
+    """
+    mend = "Choose another output path."
+    if path.is_dir():
+        raise UsageError(f"{path}: error: a file would be written here, and this is a folder", mend=mend)
+    folder = path.parent
+    while makes_folders and not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    if not folder.exists():
+        raise UsageError(f"{path}: error: there is no folder {folder}", mend=f"Make it first: mkdir -p {folder}")
+    if not folder.is_dir():
+        raise UsageError(f"{path}: error: cannot write here: {folder} is a file", mend=mend)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UsageError(f"{path}: error: cannot write here: {folder} may not be written to", mend=mend)
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically.
 

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer, ValidationError
 
 from ..ir.errors import UsageError, did_you_mean
+from .sizing import Sizing
 from .space_rules import PARTS, Rule, choices, parse_rule
 from .toml_text import toml_text
 
@@ -55,6 +56,13 @@ def _rule_of(table: Mapping[str, Any]) -> Rule:
     return Rule(tuple(names), table.get("each", False), grouped=table.get("grouped", False), **parts)
 
 
+def _bounds(value: tuple[float, float]) -> tuple[float, float]:
+    """Bounds of widths between which there is something."""
+    Sizing(*value)
+    return value
+
+
+Bounds = Annotated[tuple[float, float], AfterValidator(_bounds)]
 RuleText = Annotated[str, BeforeValidator(_rule_text), PlainSerializer(str)]
 
 
@@ -75,7 +83,7 @@ class SearchSettings(Section):
     widths: bool | None = Field(
         default=None, description="offer widths and blocks in the default space; unset: where candidates are trained"
     )
-    width_bounds: tuple[float, float] = Field(
+    width_bounds: Bounds = Field(
         default=(0.25, 1.0), description="smallest and largest size of a width, as shares of its own"
     )
     width_steps: int = Field(default=4, ge=1, description="sizes offered to a width between its bounds")

@@ -66,11 +66,15 @@ METRICS: Mapping[str, Metric] = _metrics(
 """The metrics nasc knows by itself; a model file may bring more of its own."""
 
 
+class UnknownMetric(UsageError):
+    """No metric has that name; a model file may define one that has."""
+
+
 def metric_named(name: str, own: Iterable[Metric] = ()) -> Metric:
     """The metric of that name, nasc's or the model file's own.
 
     Raises:
-        UsageError: there is none; the nearest names are offered.
+        UnknownMetric: there is none; the nearest names are offered.
     """
     known = {**METRICS, **{m.name: m for m in own}}
     if name in known:
@@ -78,7 +82,7 @@ def metric_named(name: str, own: Iterable[Metric] = ()) -> Metric:
     spelled = name.replace("-", "_").replace(" ", "_").lower()
     if spelled in known:
         return known[spelled]
-    raise UsageError(f"unknown metric {name!r}", mend=did_you_mean(spelled, sorted(known)))
+    raise UnknownMetric(f"unknown metric {name!r}", mend=did_you_mean(spelled, sorted(known)))
 
 
 @dataclass(frozen=True)

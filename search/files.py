@@ -62,7 +62,12 @@ def prepare_folder(path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=path, prefix=".writable."):
             pass
     except OSError as error:
-        raise UsageError(
-            f"the output folder {path} cannot be used: {error.strerror or error}",
-            mend="Name a folder you can write to with --output.",
-        ) from error
+        raise unusable(path, error) from error
+
+
+def unusable(path: Path, error: OSError) -> UsageError:
+    """What to say of an output folder that the system refuses."""
+    return UsageError(
+        f"the output folder {path} cannot be used: {error.strerror or error}",
+        mend="Name a folder you can write to with --output.",
+    )

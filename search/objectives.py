@@ -9,6 +9,7 @@ from typing import Literal
 
 from ..ir.errors import UsageError
 from .figures import (
+    METRICS,
     Dimension,
     Direction,
     Figure,
@@ -235,6 +236,9 @@ SLACK: Mapping[Dimension, str] = {"fraction": "5pt", "decibel": "20dB"}
 """How much a candidate may lose by default before it is let go; 10 % of the baseline's for other metrics."""
 
 
+_TOLERANCE = "Write points (1pt), a share (2%), or for fidelity decibels (30dB)."
+
+
 def parse_tolerance(text: str, metric: Metric) -> Constraint:
     """How much quality may be lost: `1pt`, `2%` of the baseline's, or for fidelity the least there must be (`30dB`).
 
@@ -248,8 +252,23 @@ def parse_tolerance(text: str, metric: Metric) -> Constraint:
     except UsageError as error:
         raise UsageError(
             f"tolerance {text!r} cannot be used for {metric.name}",
-            mend="Write points (1pt), a share (2%), or for fidelity decibels (30dB).",
+            mend=_TOLERANCE,
         ) from error
+
+
+def expect_tolerance(text: str) -> None:
+    """Refuse a tolerance that suits no metric of quality.
+
+    Raises:
+        UsageError: it is none.
+    """
+    for metric in (METRICS["accuracy"], METRICS["fidelity"], METRICS["loss"]):
+        try:
+            parse_tolerance(text, metric)
+        except UsageError:
+            continue
+        return
+    raise UsageError(f"tolerance {text!r} cannot be read", mend=_TOLERANCE)
 
 
 def values(objectives: Sequence[Objective], figures: Figures, baseline: Figures) -> list[float]:

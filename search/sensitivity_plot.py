@@ -5,10 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ..ir.files import write_text
+from ..ir.errors import UsageError
+from ..ir.files import check_writable, write_text
 from .sensitivity import Damage, Sensitivity
 
 ROW_PX, FRAME_PX = 26, 160
+PAGE = (".html", ".htm")
+"""Suffixes of the one kind of file that is written: pictures would need a browser beside plotly."""
 
 
 def table(found: Sensitivity, part: str) -> tuple[list[str], list[tuple[str, dict[str, Damage]]]]:
@@ -23,12 +26,28 @@ def parts(found: Sensitivity) -> list[str]:
     return list(dict.fromkeys(d.part for d in found.damages))
 
 
+def check_plot(path: Path) -> None:
+    """Refuse a place for the page, before anything is computed for it.
+
+    Raises:
+        UsageError: its name promises another kind of file, or no file can be written there.
+    """
+    check_writable(path)
+    if path.suffix.lower() not in PAGE:
+        found = f"found {path.suffix}" if path.suffix else "found none"
+        raise UsageError(
+            f"{path}: error: a map is written as a page, whose suffix is .html; {found}",
+            mend=f"Write --plot {path.with_suffix(PAGE[0])}; the camera at its upper right saves a picture.",
+        )
+
+
 def write_plot(found: Sensitivity, path: Path, title: str) -> None:
     """Write the maps as one HTML page that needs no network.
 
     Raises:
-        UsageError: the place cannot be written to.
+        UsageError: see `check_plot`.
     """
+    check_plot(path)
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
 

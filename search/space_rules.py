@@ -8,13 +8,10 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from ..ir import (
-    Encoding,
     Graph,
     Op,
-    ParseError,
     UsageError,
     chosen_layers,
-    format_named,
     layers,
     output_axis,
     parse_encoding,
@@ -22,8 +19,8 @@ from ..ir import (
     widths_in,
 )
 from ..ir.errors import did_you_mean
-from ..ir.formats import F8E4M3, F8E5M2, LISTED, TERNARY
 from .sizing import Sizing
+from .space_formats import OFFERED, encoding_offered
 
 DEFAULT = ("default",)
 LOW = ("low",)
@@ -63,6 +60,9 @@ class Rule:
         width: sizes of the layers' output widths: numbers, or shares of their own (`50%`).
         block: `keep`, `drop`: whether residual branches of these names stay.
         grouped: layers and widths of one role and stage share a choice.
+
+    Raises:
+        UsageError: it names no layers, offers nothing, or something that no network has.
     """
 
     layers: tuple[str, ...]
@@ -81,6 +81,13 @@ class Rule:
             raise UsageError(f"the rule for {', '.join(self.layers)} offers nothing", mend=_WRITE)
         if self.each and self.grouped:
             raise UsageError(f"the rule for {', '.join(self.layers)}: either each or grouped", mend=_WRITE)
+        for part in OFFERED:
+            for text in getattr(self, part) or ():
+                if text not in (*DEFAULT, *LOW):
+                    encoding_offered(text, part)
+        for text in self.width or ():
+            amount_of(text)
+        block_choices(self.block or ())
 
     def __str__(self) -> str:
         named = self.layers[0] if len(self.layers) == 1 else f"[{', '.join(self.layers)}]"
@@ -156,6 +163,20 @@ def _outside_brackets(text: str) -> list[str]:
     return [*parts, text[start:]]
 
 
+def format_rules(weights: str | None, activations: str | None) -> tuple[Rule, ...]:
+    """The space of formats alone, each layer for itself; where neither part is given, the default one.
+
+    Args:
+        weights: formats as a rule lists them: `i2..i8`, `[i4, i8]`.
+        activations: formats of layers' inputs.
+
+    Raises:
+        UsageError: a format does not exist.
+    """
+    w, a = (None if formats is None else choices(formats) for formats in (weights, activations))
+    return default_rules(widths=False) if w is a is None else (Rule(("*",), each=True, weights=w, activations=a),)
+
+
 def default_rules(*, widths: bool, low: bool = False) -> tuple[Rule, ...]:
     """The default space: each layer's weights and input; where `widths`, widths in groups and blocks as well."""
     bits = LOW if low else DEFAULT
@@ -175,27 +196,6 @@ def first_layers(graph: Graph) -> frozenset[str]:
     return frozenset(kinds - after)
 
 
-OFFERED = {
-    "weights": "any format of 16 bits or fewer",
-    "activations": "integers of 2 to 16 bits, ternary, f8e4m3 and f8e5m2, without blocks,",
-    "biases": "integers of 2 to 16 bits",
-}
-"""What a rule may offer to each part: of activations the formats that ONNX has."""
-WRITTEN = {"weights": "[i4, i8] or i2..i8", "activations": "[u4, u8] or u4..u8", "biases": "[i4, i8] or i2..i8"}
-"""What to write, by part."""
-
-
-def offered(encoding: Encoding, part: str) -> bool:
-    """Whether a rule may offer a format to a part of a layer; see `OFFERED`."""
-    format = encoding.format
-    if format.bits > 16:
-        return False
-    if part == "weights":
-        return format.takes_step or format.name in ("f16", "bf16")
-    plain = encoding.step is None or encoding.step.block is None
-    return plain and (format.family == "int" or (part == "activations" and format in (TERNARY, F8E4M3, F8E5M2)))
-
-
 def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Sequence[Op]) -> tuple[str, ...]:
     """The formats a rule offers to some layers, in order of bits; `f32` leaves things as they are.
 
@@ -211,21 +211,25 @@ def format_choices(graph: Graph, part: str, wanted: tuple[str, ...], members: Se
                 inputs = LOW_FIRST_ACTIVATIONS if first else LOW_ACTIVATIONS
             found += {"weights": WEIGHTS, "activations": inputs, "biases": BIASES}[part]
             continue
-        try:
-            encoding = parse_encoding(text, "space")
-        except ParseError as error:
-            raise UsageError(
-                f"search space: {part}: {text!r} is no format",
-                mend=f"{part} may be {OFFERED[part]} or f32; write {WRITTEN[part]}."
-                + (f" {LISTED}" if part == "weights" else ""),
-            ) from error
-        format = encoding.format
-        if format != format_named("f32") and not offered(encoding, part):
-            raise UsageError(
-                f"search space: {part} may be {OFFERED[part]} or f32; found {text}", mend=f"Write {WRITTEN[part]}."
-            )
-        found.append(str(encoding))
+        found.append(str(encoding_offered(text, part)))
     return tuple(sorted(dict.fromkeys(found), key=lambda t: (parse_encoding(t, part).format.bits, t)))
+
+
+def amount_of(text: str) -> int | float | None:
+    """What a word says of a width: its size, a share of its own, or None for nasc's own choice.
+
+    Raises:
+        UsageError: a size is not a positive number, or no share.
+    """
+    if text in DEFAULT:
+        return None
+    if (match := _SHARE.fullmatch(text)) is not None and float(match[1]) > 0:
+        return float(match[1]) / 100
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise UsageError(
+        f"search space: {text!r} is no size of a width", mend="Write width=[16, 24], 16..64/8 or [50%, 100%]."
+    )
 
 
 def width_choices(
@@ -241,16 +245,13 @@ def width_choices(
     sizes: set[int] = set()
     shares: set[float] = set()
     for text in wanted:
-        if text == "default":
+        amount = amount_of(text)
+        if amount is None:
             shares.update(sizing.shares)
-        elif (match := _SHARE.fullmatch(text)) is not None and float(match[1]) > 0:
-            shares.add(float(match[1]) / 100)
-        elif text.isdecimal() and int(text) > 0:
-            sizes.add(int(text))
+        elif isinstance(amount, float):
+            shares.add(amount)
         else:
-            raise UsageError(
-                f"search space: {text!r} is no size of a width", mend="Write width=[16, 24], 16..64/8 or [50%, 100%]."
-            )
+            sizes.add(amount)
     alike = {graph.sizes[w] for w in widths}
     if len(alike) == 1 or not shares:
         found = sizes | {sizing.at(graph, widths[0], share) for share in shares}

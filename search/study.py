@@ -14,7 +14,7 @@ from optuna.storages.journal._file import BaseJournalFileLock  # the base class 
 
 from ..ir.errors import NascError, UsageError
 from .figures import Direction
-from .files import prepare_folder, write_json
+from .files import prepare_folder, unusable, write_json
 from .records import Record
 
 if TYPE_CHECKING:
@@ -97,10 +97,31 @@ def storage_at(url: str | None, output: Path) -> BaseStorage:
     try:
         return get_storage(url)
     except (OptunaError, SQLAlchemyError, ImportError, ValueError, OSError) as error:
-        raise UsageError(
-            f"the storage {url!r} cannot be opened: {str(error).splitlines()[0]}",
-            mend="Write an Optuna URL such as sqlite:///study.db or postgresql://user@host/name, or leave it out.",
-        ) from error
+        raise _unopened(url, error) from error
+
+
+def check_storage(url: str | None) -> None:
+    """Refuse a storage that cannot be one, without opening it.
+
+    Raises:
+        UsageError: it is no URL, or of a database that no installed module speaks to.
+    """
+    if url is None:
+        return
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        make_url(url).get_dialect().import_dbapi()
+    except (SQLAlchemyError, ImportError, ValueError) as error:
+        raise _unopened(url, error) from error
+
+
+def _unopened(url: str, error: Exception) -> UsageError:
+    return UsageError(
+        f"the storage {url!r} cannot be opened: {str(error).splitlines()[0]}",
+        mend="Write an Optuna URL such as sqlite:///study.db or postgresql://user@host/name, or leave it out.",
+    )
 
 
 @dataclass(frozen=True)
@@ -300,21 +321,35 @@ class OpenStudy:
         return self.study.user_attrs.get(name)
 
 
+def check_output(output: Path) -> None:
+    """Refuse an output folder that cannot be any study's, without making it.
+
+    Raises:
+        UsageError: it is a file, lies in one, may not be read, or holds files of something else.
+    """
+    try:
+        held = {path.name for path in output.iterdir()}
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise unusable(output, error) from error
+    others = sorted(held - {JOURNAL, f"{JOURNAL}.lock", LOCK, MEASUREMENTS})
+    if MARKER not in held and others:
+        raise UsageError(
+            f"the output folder {output} holds something else: {', '.join(others[:4])}",
+            mend="Name a new or empty folder with --output.",
+        )
+
+
 def check_folder(output: Path, identity: Identity) -> None:
     """Refuse a folder that holds another study, or files of something else.
 
     Raises:
         UsageError: it does.
     """
+    check_output(output)
     marker = output / MARKER
     if not marker.exists():
-        ours = (JOURNAL, f"{JOURNAL}.lock", LOCK, MEASUREMENTS)
-        others = sorted(p.name for p in output.iterdir() if p.name not in ours)
-        if others:
-            raise UsageError(
-                f"the output folder {output} holds something else: {', '.join(others[:4])}",
-                mend="Name a new or empty folder with --output.",
-            )
         return
     try:
         found = json.loads(marker.read_text(encoding="utf-8"))

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ..ir.errors import NascError
-from .host import Host, Load, ThisHost
+from .host import Host, Load, ThisHost, usable_processors
 from .provenance import governor, processor, versions
 
 State = Literal["ok", "note", "missing"]
@@ -125,8 +125,7 @@ def processors(host: Host | None = None, proc: Path = Path("/proc"), watch_s: fl
     from .series import timer_cost_s
 
     host = ThisHost(proc) if host is None else host
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    findings = [Finding("processor", f"{processor()}; {usable} of {os.cpu_count()} usable")]
+    findings = [Finding("processor", f"{processor()}; {usable_processors()} of {os.cpu_count()} usable")]
     match governor():
         case None:
             findings.append(Finding("clock governor", "not shown here (a virtual machine, or not Linux)", "note"))

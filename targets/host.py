@@ -8,6 +8,32 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from ..ir.errors import UsageError
+
+
+def usable_processors() -> int:
+    """How many processors this process may run on, which may be fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def check_threads(threads: int) -> None:
+    """Refuse a number of threads that cannot run at once: they would be timed while they wait for each other.
+
+    Raises:
+        UsageError: it is below 1, or above the number of processors that may be used.
+    """
+    if threads < 1:
+        raise UsageError(f"the runtime needs at least 1 thread; found {threads}")
+    usable, all_of_them = usable_processors(), os.cpu_count() or 1
+    if threads > usable:
+        here = f"{usable} processor(s) that this process may use" + (
+            "" if usable == all_of_them else f" of {all_of_them}"
+        )
+        raise UsageError(
+            f"{threads} threads are more than the {here}",
+            mend=f"Threads beyond the processors take time from each other: --threads {usable} at most.",
+        )
+
 
 @dataclass(frozen=True)
 class Counters:

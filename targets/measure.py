@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from ..ir import UsageError
 from ..ir.errors import did_you_mean
 from .artifact import Artifact
 from .base import Target
+from .host import check_threads
 from .inputs import InputShape
 from .latency import Flag, Latency
 from .series import WALL
@@ -27,8 +27,6 @@ LOADING_S = 120.0
 """How long loading the models may take by default, and a few calls of each."""
 REST_S = 15.0
 """What an energy meter needs beside its budget: rest before and after, and the windows that have begun."""
-THREADS_PER_PROCESSOR = 4
-"""More threads than that are a slip, for which the runtime would take minutes to load a model."""
 TOO_FEW = "too few rounds for an interval"
 
 
@@ -50,8 +48,8 @@ class Conditions:
         exact_batch: refuse files whose batch is fixed at another length, and do not measure them at their own.
 
     Raises:
-        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, far more threads than
-            processors, or a time or a memory that is not more than 0 and finite.
+        UsageError: an unknown metric, none at all, a batch or a number of threads below 1, more threads than
+            processors may be used, or a time or a memory that is not more than 0 and finite.
     """
 
     metrics: tuple[str, ...] = ("latency",)
@@ -74,14 +72,7 @@ class Conditions:
             raise UsageError("there is nothing to measure", mend=f"Name a metric: {', '.join(METRICS)}.")
         if self.batch < 1:
             raise UsageError(f"the batch must be at least 1; found {self.batch}")
-        if self.threads < 1:
-            raise UsageError(f"the runtime needs at least 1 thread; found {self.threads}")
-        processors = os.cpu_count() or 1
-        if self.threads > THREADS_PER_PROCESSOR * processors:
-            raise UsageError(
-                f"{self.threads} threads are more than {THREADS_PER_PROCESSOR} for each of {processors} processor(s)",
-                mend="More threads than processors take time from each other; leave --threads out for one.",
-            )
+        check_threads(self.threads)
         gib = None if self.memory_limit_bytes is None else self.memory_limit_bytes / 2**30
         for name, value, unit in (("budget", self.budget_s, "s"), ("limit", self.limit_s, "s"), ("memory", gib, "GiB")):
             if value is not None and not 0 < value < math.inf:

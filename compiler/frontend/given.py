@@ -11,7 +11,7 @@ from typing import Any
 
 from ...ir.errors import UsageError
 from ..data import Inputs
-from .example_text import example_of_text
+from .example_text import example_of_text, parse_inputs
 
 _ARGUMENT = re.compile(r"([A-Za-z_]\w*)=(.*)", re.DOTALL)
 _WORDS = {"true": True, "false": False, "none": None}
@@ -71,6 +71,15 @@ class Given:
         for name, value in self.arguments.items():
             found += ["--arg", f"{name}={value if isinstance(value, str) else repr(value)}"]
         return tuple(found)
+
+    def check(self) -> None:
+        """Refuse what suits no source, before one is loaded.
+
+        Raises:
+            UsageError: an input is no shape.
+        """
+        if self.input:
+            parse_inputs(self.input)
 
     def example(self) -> Inputs | None:
         """Random example inputs of the shapes given; None where none are given.

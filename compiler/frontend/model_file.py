@@ -73,7 +73,12 @@ def _is_path(text: str) -> bool:
     )
 
 
-def _from_file(text: str, given: Given) -> Task:
+def expect_model_file(text: str) -> Path:
+    """The path of a model file, which is not executed.
+
+    Raises:
+        UsageError: there is no such file, or it is no Python file.
+    """
     path = Path(text)
     if path.is_dir():
         raise UsageError(f"{text}: is a folder, expected a model file such as {path / 'model.py'}")
@@ -89,14 +94,18 @@ def _from_file(text: str, given: Given) -> Task:
             mend="Define `model` and `example_inputs` in a .py file; it can name this file as its `checkpoint`. "
             "A program of torch.export.save ends in .pt2.",
         )
-    path = path.resolve()
+    return path.resolve()
+
+
+def _from_file(text: str, given: Given) -> Task:
+    path, checkpoint = expect_model_file(text), given.checkpoint()
     place, surroundings = shown(path), Surroundings(path.parent)
     with seeded(0):
         module = execute(path, surroundings)
     values = _values(module, place)
     if (example := given.example()) is not None:
         values["example_inputs"] = example
-    if (checkpoint := given.checkpoint()) is not None:
+    if checkpoint is not None:
         values["checkpoint"] = checkpoint
 
     def remake(seed: int) -> object:

@@ -18,6 +18,8 @@ LAYERS = ("linear", "conv1d", "conv2d", "conv3d")
 POOLS = tuple(f"{p}_pool{n}d" for p in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3))
 HOMOGENEOUS = ("relu", "leaky_relu", "prelu", "dropout", *POOLS)
 """Ops whose result is scaled where their input is scaled by a positive factor, channel by channel."""
+CLIPPING = ("relu6", "hardtanh", "clamp")
+"""Ops that would scale along but for a bound that stays where it is."""
 SWEEPS = 50
 SETTLED = 1e-3
 """Change of the scales' logarithms below which nothing is gained any more."""
@@ -36,9 +38,10 @@ class Equalize(Pass):
 
     with `s = sqrt(r1 / r2)` per channel, r1 and r2 the largest magnitudes of the channel in both weights: then both
     have the range `sqrt(r1 r2)`, and one step per tensor suits all channels. Between the layers may stand what scales
-    along (ReLU, leaky and parametric ReLU, pools, flattening), not what saturates (ReLU6, sigmoid, hard swish). Layers
-    are linear or convolutions, grouped and depthwise ones too, with weights of their own, in real numbers. All pairs
-    are scaled in turn until nothing changes. Batch norms must be folded first, or they stand between.
+    along (ReLU, leaky and parametric ReLU, a clamp at 0, pools, flattening), not what saturates (ReLU6, sigmoid, hard
+    swish). The paper puts ReLU in the place of ReLU6, which is another function, so pairs across ReLU6 are left as they
+    are. Layers are linear or convolutions, grouped and depthwise ones too, with weights of their own, in real numbers.
+    All pairs are scaled in turn until nothing changes. Batch norms must be folded first, or they stand between.
 
     Args:
         sweeps: how often to go over all pairs, at most.
@@ -101,11 +104,11 @@ class Pair:
     groups: int
 
 
-def pairs(graph: Graph) -> tuple[Pair, ...]:
-    """The pairs of a graph, in order."""
+def pairs(graph: Graph, clipped: bool = False) -> tuple[Pair, ...]:
+    """The pairs of a graph, in order; where `clipped`, those across bounds as well."""
     found: list[Pair] = []
     for first in layers(graph):
-        second = partner(graph, first) if own(graph, first) else None
+        second = partner(graph, first, clipped) if own(graph, first) else None
         if second is None or not own(graph, second):
             continue
         channels = length(graph, first.inputs[1], 0)
@@ -124,6 +127,13 @@ def nothing_to_equalize(graph: Graph) -> str:
         return "layers are rounded already; put `equalize` before `quantize`"
     if any(op.kind == "batch_norm" for op in graph.ops):
         return "batch norms stand between layers; put `fold-batch-norm` before `equalize`"
+    if clipped := pairs(graph, clipped=True):
+        all_of_them = f"all {len(clipped)} pairs" if len(clipped) > 1 else "the only pair"
+        kinds = " or ".join(kind for kind in CLIPPING if any(op.kind == kind for op in graph.ops))
+        return (
+            f"between the layers of {all_of_them} stands {kinds}, whose bound does not scale along; train the "
+            "network with ReLU, or keep one step per output channel, which leaves little to equalize"
+        )
     return "no layer is read by one other alone, with nothing but ReLU, pools or flattening between"
 
 
@@ -143,8 +153,15 @@ def own(graph: Graph, layer: Op) -> bool:
     return True
 
 
-def partner(graph: Graph, first: Op) -> Op | None:
-    """The one layer that reads a layer's outputs through what scales along, if there is one."""
+def scales_along(op: Op) -> bool:
+    """Whether an op's result is scaled where its input is: a clamp too, if its only bounds are 0."""
+    if op.kind == "clamp":
+        return all(op.attribute(bound) in (None, 0) for bound in ("min", "max"))
+    return op.kind in HOMOGENEOUS
+
+
+def partner(graph: Graph, first: Op, clipped: bool) -> Op | None:
+    """The one layer that reads a layer's outputs through what scales along, if there is one; see `pairs`."""
     value = first.name
     while True:
         readers = graph.readers.get(value, ())
@@ -154,7 +171,8 @@ def partner(graph: Graph, first: Op) -> Op | None:
         if op.kind in LAYERS:
             same = (op.kind == "linear") == (first.kind == "linear") or graph.types[value].rank == 2
             return op if same and op.inputs.count(value) == 1 else None
-        if op.kind != "reshape" and (op.kind not in HOMOGENEOUS or (first.kind == "linear" and "pool" in op.kind)):
+        through = scales_along(op) or (clipped and op.kind in CLIPPING)
+        if op.kind != "reshape" and (not through or (first.kind == "linear" and "pool" in op.kind)):
             return None
         if op.kind == "reshape" and not flattens(graph, first, op):
             return None

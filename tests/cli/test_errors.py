@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copyfile
 
 import pytest
 import torch
@@ -46,8 +47,17 @@ checkpoint = "CHECKPOINT"
 """
 
 
+@pytest.fixture(scope="module")
+def lowered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `net.nasc` and its tensors."""
+    folder = tmp_path_factory.mktemp("lowered")
+    (folder / "net.py").write_text(NET)
+    assert CliRunner().invoke(app, ["lower", str(folder / "net.py"), "-o", str(folder / "net.nasc")]).exit_code == 0
+    return folder
+
+
 @pytest.fixture
-def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def files(lowered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "net.py").write_text(NET)
     (tmp_path / "nothing.py").write_text("x = 1\n")
@@ -55,7 +65,8 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "branch.py").write_text(BRANCH)
     (tmp_path / "later.py").write_text(LATER.replace("CHECKPOINT", "later.safetensors"))
     (tmp_path / "again.py").write_text(LATER.replace("CHECKPOINT", "out/best/model.safetensors"))
-    assert CliRunner().invoke(app, ["lower", "net.py", "-o", "net.nasc"]).exit_code == 0
+    for name in ("net.nasc", "net.safetensors"):
+        copyfile(lowered / name, tmp_path / name)
     text = (tmp_path / "net.nasc").read_text()
     (tmp_path / "torn.nasc").write_text(text[: len(text) // 2])
     (tmp_path / "wrong.nasc").write_text(text.replace("[8, 16]", "[8, 15]").replace("[$0, 16]", "[$0, 15]"))
@@ -141,6 +152,7 @@ def test_no_network_takes_the_place_of_a_checkpoint(files: Path, case: str, ther
     module = torch.nn.Sequential(torch.nn.Linear(16, 8), torch.nn.ReLU(), torch.nn.Linear(8, 5))
     save_file(module.state_dict(), "other.safetensors")
     (files / "out" / "best").mkdir(parents=True)
+    (files / "out" / "study.json").write_text("{}")
     for name in ("later.safetensors", "out/best/model.safetensors"):
         if there:
             save_file(torch.nn.Linear(4, 2).state_dict(), name)
@@ -190,13 +202,6 @@ def test_settings_are_refused_before_anything_is_trained(files: Path, options: l
     assert done.exit_code == 2, done.output
     assert said in " ".join(done.output.split())
     assert not (files / "new").exists()
-    assert not (files / ".cache").exists()
-
-
-def test_formats_of_a_sensitivity_are_read_before_anything_is_trained(files: Path) -> None:
-    done = CliRunner().invoke(app, ["sensitivity", "later.py", "--weights", "i99"])
-    assert done.exit_code == 2, done.output
-    assert "i99" in done.output
     assert not (files / ".cache").exists()
 
 

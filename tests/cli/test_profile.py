@@ -214,6 +214,9 @@ def test_doctor_says_what_is_calibrated_and_calibrates(files: Path) -> None:
     assert done["onnxruntime:cpu: peak f32"].found == "50 GMAC/s"
     after = {f.what: f for f in doctor.peaks()}
     assert after == done
+    for wrong, said in (("0", "at least 1 thread; found 0"), ("9999", "9999 threads are more than the")):
+        refused = CliRunner().invoke(app, ["doctor", "--calibrate", "--threads", wrong])
+        assert refused.exit_code == 2 and said in refused.stderr and refused.stdout == ""
     (other,) = (f for f in doctor.peaks(threads=2) if f.what == "onnxruntime:cpu")
     assert other.mend == "nasc doctor --calibrate --threads 2"
 

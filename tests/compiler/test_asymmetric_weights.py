@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
+import nasc
 import numpy as np
 import pytest
 import torch
@@ -15,9 +16,9 @@ from hypothesis import strategies as st
 from nasc.compiler.analyses.accumulators import accumulators
 from nasc.compiler.cohort import cohorts
 from nasc.compiler.network import Network
-from nasc.compiler.passes.calibrate import SHRINK, affine_steps, codes_between
 from nasc.compiler.passes.integers import integer_layers
 from nasc.compiler.rounding import fake_quantized
+from nasc.compiler.steps import SHRINK, affine_steps, codes_between, symmetric_steps
 from nasc.compiler.weights import Rounded, Source
 from nasc.ir import Encoding, Format, NascError, Step, format_named, infer, parse_encoding
 from nasc.ir.formats import decode, encode
@@ -27,7 +28,7 @@ from support.digits import noise, rows, trained
 from support.drawing import integer_formats
 from support.graphs import graph_of
 from support.networks import inputs_of, network_of
-from torch import Tensor
+from torch import Tensor, nn
 
 LAYERS = """
   %a.w: f32[6, 20] = weight
@@ -118,6 +119,31 @@ def test_mse_is_no_worse_than_minmax(values: list[float], format: Format) -> Non
         for steps, zeros in (affine_steps(rows, format, mse=mse, power_of_two=False) for mse in (True, False))
     ]
     assert errors[0] <= errors[1] * (1 + 1e-5) + 1e-9
+
+
+@given(floats, st.sampled_from(["u2", "u3", "u4", "i4"]).map(format_named), st.booleans())
+@settings(max_examples=30)
+def test_mse_is_no_worse_than_symmetric_codes_of_as_many_bits(values: list[float], format: Format, power: bool) -> None:
+    rows, signed = torch.tensor([values]), format_named(f"i{format.bits}")
+    steps, zeros = affine_steps(rows, format, mse=True, power_of_two=power)
+    symmetric = symmetric_steps(rows, signed, mse=True, power_of_two=power)
+    found = squared_error(rows[0], float(steps), int(zeros), format)
+    assert found <= squared_error(rows[0], float(symmetric), 0, signed) * (1 + 1e-5) + 1e-9
+    assert math.frexp(float(steps))[0] == 0.5 or not power
+
+
+@pytest.mark.parametrize("format", ["u2", "u3"])
+def test_mse_finds_the_best_step_and_zero_there_are(format: str) -> None:
+    """Short rows, by the exact reference: every zero beside each of 200 steps."""
+    torch.manual_seed(0)
+    form = format_named(format)
+    rows = torch.cat([torch.randn(3, 8), torch.rand(2, 8) ** 3])
+    steps, zeros = affine_steps(rows, form, mse=True, power_of_two=False)
+    for row, step, zero in zip(rows, steps.tolist(), zeros.tolist(), strict=True):
+        span = float(row.max().clamp(min=0) - row.min().clamp(max=0))
+        tried = torch.linspace(0.1, 1.1, 200) * span / (form.high - form.low)
+        best = min(squared_error(row, s, z, form) for s in tried.tolist() for z in range(form.low, form.high + 1))
+        assert squared_error(row, step, zero, form) <= 1.05 * best
 
 
 @pytest.mark.parametrize("format", ["u2", "u3", "u4", "i5"])
@@ -316,6 +342,26 @@ def test_round_weights_improves_outputs(format: str) -> None:
             assert isinstance(recipe, Rounded)
             again = Rounded(Source(recipe.source.tensor), recipe.format, recipe.steps, recipe.axis, zeros=recipe.zeros)
             assert torch.equal(again.tensor, recipe.tensor), "the real numbers beside the codes round to them"
+
+
+def test_two_bits_with_a_zero_shift_means_and_corrected_biases_take_that_away() -> None:
+    """Weights are nearer than with symmetric codes; so are outputs, but only behind `correct-bias`."""
+    x = torch.randn(256, 16, generator=torch.Generator().manual_seed(0))
+    of_weights, plain, corrected = (torch.zeros(2) for _ in range(3))
+    for seed in range(4):
+        torch.manual_seed(seed)
+        network = nasc.lower(
+            nn.Sequential(nn.Linear(16, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU(), nn.Linear(32, 5)), x[:8]
+        )
+        for at, format in enumerate(("u2", "i2")):
+            rounded = network.apply(f"quantize{{weights={format}}} | calibrate", data=x)
+            mended = rounded.apply("correct-bias", data=x)
+            for name in ("0.weight", "2.weight", "4.weight"):
+                of_weights[at] += (rounded.values[name] - network.values[name]).square().sum()
+            plain[at] += (rounded(x) - network(x)).square().sum()
+            corrected[at] += (mended(x) - network(x)).square().sum()
+    assert of_weights[0] < of_weights[1] and corrected[0] < corrected[1]
+    assert plain[0] > plain[1], "the control: what the bias takes away is there"
 
 
 def test_other_mending_passes_take_them() -> None:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 from nasc.compiler.network import Network
-from nasc.compiler.passes.calibrate import symmetric_steps
 from nasc.compiler.ranges import BINS, average_range, entropy_range, percentile_range, smoothed, whole_range
+from nasc.compiler.steps import symmetric_steps
 from nasc.compiler.weights import Rounded
 from nasc.ir import format_named
 from support.graphs import graph_of

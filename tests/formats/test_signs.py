@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 from nasc.compiler.elements import nearest as torch_nearest
-from nasc.compiler.passes.calibrate import symmetric_steps
+from nasc.compiler.steps import symmetric_steps
 from nasc.ir import Format, format_named
 from support.format_laws import FormatLaws
 

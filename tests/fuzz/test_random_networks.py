@@ -14,7 +14,18 @@ from hypothesis import given, settings
 from nasc.compiler.frontend.lower import lower_module
 from nasc.compiler.network import Network
 from nasc.ir import parse, text, verify
-from zoo.proofs import TOLERANCE, difference, doubled, growing, in_double, narrowing, outputs, permutation, redraw
+from zoo.proofs import (
+    TOLERANCE,
+    Proof,
+    difference,
+    doubled,
+    growing,
+    in_double,
+    narrowing,
+    outputs,
+    permutation,
+    redraw,
+)
 
 torch.set_num_threads(1)
 
@@ -34,8 +45,8 @@ def drawn(spec: Spec) -> tuple[Drawn, Network]:
         return model, lower_module(model, model.inputs())
 
 
-def hold(spec: Spec) -> None:
-    """What holds for every network."""
+def hold(spec: Spec) -> tuple[Network, list[Proof]]:
+    """What holds for every network; returns it with its proofs."""
     model, network = drawn(spec)
     x = model.inputs(seed=1)
     with torch.no_grad():
@@ -46,9 +57,10 @@ def hold(spec: Spec) -> None:
     verify(parse(printed))
     assert not [op.kind for op in network.graph.ops if op.kind.startswith("aten.")], "every op has a rule"
     double = in_double(network)
-    for proof in (permutation, narrowing, growing):
-        found = proof(double, doubled(x), 0)
+    proofs = [proof(double, doubled(x), 0) for proof in (permutation, narrowing, growing)]
+    for found in proofs:
         assert found.error < TOLERANCE, str(found)
+    return network, proofs
 
 
 @pytest.mark.slow
@@ -83,12 +95,10 @@ ALL = (
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", ALL, ids=["image", "image reversed", "words"])
 def test_a_network_of_every_stage_and_the_controls(spec: Spec) -> None:
-    hold(spec)
-    model, network = drawn(spec)
-    double, x = in_double(network), doubled(model.inputs(seed=1))
+    network, proofs = hold(spec)
     assert len(network.graph.widths) >= 5
-    for proof in (permutation, narrowing, growing):
-        assert proof(double, x, 0).holds, "the control differs: channels that go wrong are seen"
+    assert all(proof.holds for proof in proofs), "the control differs: channels that go wrong are seen"
     other = Drawn(spec).double().eval()
+    x = doubled(other.inputs(seed=1))
     with torch.no_grad():
         assert difference((other(*x),), outputs(network, x)) > 1e-3, "the control: other weights compute something else"

@@ -30,7 +30,7 @@ F8_SUMS = 5e-2
 """Sums of f8 products keep some 13 bits; a few activations behind them move to the next of f8's few numbers."""
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def gpu() -> None:
     if reason := CUDA.unavailable():
         pytest.skip(f"no GPU: {reason}")

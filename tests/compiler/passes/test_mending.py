@@ -153,6 +153,55 @@ def test_equalisation_says_what_stands_between_layers() -> None:
     assert told[1].startswith("equalize changes nothing: no layer is read by one other alone")
 
 
+@pytest.mark.parametrize(
+    ("between", "said"),
+    [
+        ("relu6 %a", "the only pair stands relu6"),
+        ("hardtanh %a {min_val=0.0, max_val=6.0}", "the only pair stands hardtanh"),
+        ("clamp %a {min=0.0, max=6.0}", "the only pair stands clamp"),
+        ("hardswish %a", "no layer is read by one other alone"),
+    ],
+)
+def test_pairs_across_a_bound_are_left_and_told(between: str, said: str) -> None:
+    lines = f"""%a.w: f32[4, 16] = weight
+%a: f32[N, 4] = linear %x, %a.w
+%r: f32[N, 4] = {between}
+%b.w: f32[2, 4] = weight
+%b: f32[N, 2] = linear %r, %b.w"""
+    network, told = network_of(graph_of(lines)), list[str]()
+    assert network.apply("equalize", tell=told.append) is network
+    assert len(told) == 1 and said in told[0]
+
+
+def test_a_clamp_at_zero_scales_along() -> None:
+    lines = """%a.w: f32[4, 16] = weight
+%a: f32[N, 4] = linear %x, %a.w
+%r: f32[N, 4] = clamp %a {min=0.0}
+%b.w: f32[2, 4] = weight
+%b: f32[N, 2] = linear %r, %b.w"""
+    network = network_of(graph_of(lines))
+    equalized, x = network.apply("equalize"), torch.randn(64, 16)
+    assert not torch.equal(equalized.values["a.w"], network.values["a.w"])
+    torch.testing.assert_close(equalized(x), network(x), rtol=1e-5, atol=1e-5)
+
+
+def test_pairs_across_a_bound_are_left_beside_others_that_are_equalized() -> None:
+    lines = """%a.w: f32[4, 16] = weight
+%a: f32[N, 4] = linear %x, %a.w
+%r: f32[N, 4] = relu6 %a
+%b.w: f32[4, 4] = weight
+%b: f32[N, 4] = linear %r, %b.w
+%s: f32[N, 4] = relu %b
+%c.w: f32[2, 4] = weight
+%c: f32[N, 2] = linear %s, %c.w"""
+    network, told = network_of(graph_of(lines)), list[str]()
+    equalized = network.apply("equalize", tell=told.append)
+    changed = [n for n in ("a.w", "b.w", "c.w") if not torch.equal(equalized.values[n], network.values[n])]
+    assert changed == ["b.w", "c.w"] and told == []
+    x = 20 * torch.randn(64, 16)
+    torch.testing.assert_close(equalized(x), network(x), rtol=1e-5, atol=1e-5)
+
+
 def test_biases_that_are_asked_for_and_missing_are_told() -> None:
     told: list[str] = []
     network = network_of(graph_of("%y.w: f32[4, 16] = weight\n%y: f32[N, 4] = linear %x, %y.w"))

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nasc.compiler.network import Network
 from nasc.compiler.passes import Context, PassError
-from nasc.compiler.passes.calibrate import affine_step, best_range, observed, symmetric_steps, thinned
+from nasc.compiler.passes.calibrate import observed, thinned
+from nasc.compiler.steps import affine_step, best_range, symmetric_steps
 from nasc.compiler.weights import Rounded, Source, Store
 from nasc.ir import Format, Graph, Step, format_named, graph_digest
 from nasc.ir.formats import decode, encode

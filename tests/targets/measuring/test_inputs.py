@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -324,11 +325,15 @@ def test_a_profile_takes_inputs_without_elements(write: Write) -> None:
     assert nasc.profile(path, budget_s=0.02, bounds=False, isolate=False, target="onnxruntime:cpu").batch == 0
 
 
-def test_far_more_threads_than_processors_are_refused() -> None:
-    processors = os.cpu_count() or 1
-    assert Conditions(threads=4 * processors).threads == 4 * processors
-    with pytest.raises(UsageError, match=f"threads are more than 4 for each of {processors} processor"):
-        Conditions(threads=4 * processors + 1)
+@pytest.mark.parametrize(("usable", "of"), [(2, ""), (1, " of 2")])
+def test_more_threads_than_usable_processors_are_refused(usable: int, of: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(usable)), raising=False)
+    assert Conditions(threads=usable).threads == usable
+    said = f"{usable + 1} threads are more than the {usable} processor(s) that this process may use{of}"
+    mend = f"Threads beyond the processors take time from each other: --threads {usable} at most."
+    with pytest.raises(UsageError, match=re.escape(f"{said}\n  {mend}")):
+        Conditions(threads=usable + 1)
 
 
 def test_a_measurement_without_a_figure_fails(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:

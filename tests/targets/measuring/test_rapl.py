@@ -17,6 +17,8 @@ from nasc.targets.host import Counters
 from nasc.targets.lock import DIRECTORY_VARIABLE
 
 IDLE_W, BUSY_W, MEMORY_W = 10.0, 45.0, 3.0
+LATENCY_S = 0.02
+"""Of one inference; each writes both counters."""
 
 
 class Processor:
@@ -69,7 +71,7 @@ def _own_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DIRECTORY_VARIABLE, str(tmp_path / "locks"))
 
 
-def measure(processor: Processor, latency_s: float = 0.004) -> Energy:
+def measure(processor: Processor, latency_s: float = LATENCY_S) -> Energy:
     meter = EnergyMeter.rapl(processor.folder)
     assert isinstance(meter, RaplMeter)
     return replace(meter, clock=processor, host=processor).measure(processor.inference(latency_s))  # pyright: ignore
@@ -79,8 +81,8 @@ def test_package_and_memory_are_added_up_and_parts_left_out(tmp_path: Path) -> N
     energy = measure(Processor(tmp_path))
     assert energy.device == "RAPL package-0 + dram"
     assert energy.grade == Grade.COUNTER
-    assert energy.energy_j == pytest.approx((BUSY_W + MEMORY_W) * 0.004, rel=0.002)
-    assert energy.energy_above_idle_j == pytest.approx((BUSY_W - IDLE_W) * 0.004, rel=0.002)
+    assert energy.energy_j == pytest.approx((BUSY_W + MEMORY_W) * LATENCY_S, rel=0.002)
+    assert energy.energy_above_idle_j == pytest.approx((BUSY_W - IDLE_W) * LATENCY_S, rel=0.002)
     assert energy.idle_power_w == pytest.approx(IDLE_W + MEMORY_W, rel=0.002)
     assert energy.flags == ()
 
@@ -88,7 +90,7 @@ def test_package_and_memory_are_added_up_and_parts_left_out(tmp_path: Path) -> N
 @pytest.mark.parametrize("range_j", [30.0, 65.5])
 def test_a_counter_that_wraps_around_is_followed(tmp_path: Path, range_j: float) -> None:
     energy = measure(Processor(tmp_path, range_j=range_j, start_j=range_j - 1))
-    assert energy.energy_j == pytest.approx((BUSY_W + MEMORY_W) * 0.004, rel=0.002)
+    assert energy.energy_j == pytest.approx((BUSY_W + MEMORY_W) * LATENCY_S, rel=0.002)
 
 
 def test_a_range_too_small_for_a_window_is_read_in_between(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_missing_permission_is_explained(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_counter_that_vanishes_is_an_error(tmp_path: Path) -> None:
     processor = Processor(tmp_path)
-    inference = processor.inference(0.004)
+    inference = processor.inference(LATENCY_S)
 
     def run() -> None:
         inference()
