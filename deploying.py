@@ -187,10 +187,13 @@ def verify(
         UsageError: there is no manifest, no such file, or nothing to hold a file against.
         NascError: a file is damaged, or is not of this network.
     """
+    from .targets.model_file import model_file
+
     if against is not None:
         source = Source(against, passes, data, input, weights, arguments, seed, legalize)
         return _verify_file(Path(path), source, target, tell)
-    if Path(path).is_file():
+    if not Path(path).is_dir():
+        model_file(path, "verify")
         mend = "Name what it was made from: --against MODEL --passes PIPELINE."
         raise UsageError(f"{path}: error: there is nothing to hold this file against", mend=mend)
     if passes or any(said is not None for said in (data, input, weights, arguments, target)):

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from filelock import FileLock
@@ -106,7 +106,7 @@ def train(
     objective = _objective(loss, teacher, together=together)
     order = torch.Generator().manual_seed(settings.seed)
     steps = len(_cuts(len(rows), settings.batch_size))
-    work = _rehearse(module, rows, settings, loss)
+    work = _rehearse(module, rows, settings, loss, together=together)
     optimizer, schedule = _optimizer(module, settings, steps * settings.epochs)
     best = _Best()
     epochs: list[Epoch] = []
@@ -334,8 +334,9 @@ def _step(module: nn.Module, batch: Batch, objective: Objective, optimizer: torc
     return float(reached.detach())
 
 
-def _rehearse(module: nn.Module, data: Data, settings: TrainingSettings, loss: Loss) -> float:
-    """Try a few samples, refuse labels that are no classes of the network, and say how much work one step is."""
+def _rehearse(module: nn.Module, data: Data, settings: TrainingSettings, loss: Loss, *, together: bool) -> float:
+    """Try a few samples, refuse labels that are no classes of the network and a loss that is none, and say how much
+    work one step is."""
     few = min(8, len(data))
     module.eval()
     with seeded(0):
@@ -349,7 +350,29 @@ def _rehearse(module: nn.Module, data: Data, settings: TrainingSettings, loss: L
                 f"labels to train by go from {int(every.min())} to {int(every.max())},"
                 f" but the network tells {outputs.shape[1]} classes apart"
             )
+    if loss is not default_loss:
+        _expect_loss(loss, outputs[0] if together else outputs, labels)
     return 3 * flop * min(settings.batch_size, len(data)) / few  # going back takes twice as much as going forward
+
+
+def _expect_loss(loss: Loss, outputs: Tensor, labels: Tensor) -> None:
+    """Refuse a loss that does not give one number.
+
+    Raises:
+        UsageError: it gives something else, or cannot be called.
+        NascError: it raised; at the user's line.
+    """
+    mend = "Give a function of the outputs and labels of a batch that gives their mean loss, a scalar tensor."
+    if not callable(loss):
+        raise UsageError(f"the loss is a {type(loss).__name__}, expected a function", mend=mend)
+    with blaming(f"the loss on outputs {list(outputs.shape)} and labels {list(labels.shape)}", None):
+        found = cast("object", loss(outputs.detach().requires_grad_(), labels))
+    if not isinstance(found, Tensor):
+        raise UsageError(f"the loss gives a {type(found).__name__}, expected one number", mend=mend)
+    if found.numel() != 1:
+        raise UsageError(f"the loss gives a tensor {list(found.shape)}, expected one number", mend=mend)
+    if not found.requires_grad:
+        raise UsageError("the loss gives a number that does not depend on the outputs", mend=mend)
 
 
 def _output(module: nn.Module, inputs: Inputs) -> Tensor:

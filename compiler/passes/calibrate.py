@@ -101,6 +101,8 @@ class Calibrate(Pass):
                 steps[op.name] = context.memo.get(asked) or self.input_step(seen[op.inputs[0]], op)
                 context.memo[asked] = steps[op.name]
         if not steps:
+            if not graph.quantized:
+                context.say("calibrate changes nothing: no value is quantized; put it behind `quantize`")
             return network
         ops = [op.with_type(replace(op.type, step=steps[op.name])) if op.name in steps else op for op in graph.ops]
         return Network(rebuilt(graph, ops), replace(network.weights, recipes=recipes))

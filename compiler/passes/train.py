@@ -82,6 +82,7 @@ class Train(Pass):
         result = self.fit(module, network, context)
         first, last = result.epochs[0].training_loss, result.epochs[-1].training_loss
         loss = f"mean loss {first:.4g} in the first and {last:.4g} in the last"
+        loss += ": it grew, so lower learning_rate" if last > first else ""
         context.say(f"{self}: {len(result.epochs)} epochs in {result.duration_s:.1f} s, {loss}")
         return network.with_trained(module)
 

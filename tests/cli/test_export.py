@@ -280,6 +280,8 @@ def test_a_file_that_the_runtime_refuses_is_there_and_the_reason_told(here: Path
 
 VERIFYING = {
     "nothing to hold it against": (["net.onnx"], 2, "there is nothing to hold this file against"),
+    "nothing there": (["none.onnx"], 2, "none.onnx: error: there is no such file"),
+    "no ONNX file alone": (["net.py"], 2, "Write it as ONNX first: nasc export net.py"),
     "options without a network": (["out", "--passes", "cleanup"], 2, "speak of the network of --against"),
     "a folder": (["out", "--against", "net.nasc"], 2, "out: error: is a folder Its own evidence is in it"),
     "no ONNX file": (["net.py", "--against", "net.nasc"], 2, "Write it as ONNX first: nasc export net.py"),

@@ -174,6 +174,25 @@ def test_what_it_needs() -> None:
         made("train", train_data=(rows()[0], rows()[1] + 2))
 
 
+def test_a_loss_that_is_none_is_refused() -> None:
+    for loss, said in (
+        ("mse", "the loss is a str, expected a function"),
+        (lambda output, labels: output, r"the loss gives a tensor \[8, 10\], expected one number"),
+        (lambda output, labels: torch.zeros(()), "that does not depend on the outputs"),
+        (lambda output, labels: 3.0, "the loss gives a float, expected one number"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            made("train", loss=loss)
+    with pytest.raises(NascError, match=r"test_train.py:\d+: error: ZeroDivisionError(.|\n)*while running the loss on"):
+        made("train", loss=lambda output, labels: output.sum() / (1 // 0))
+
+
+def test_training_that_makes_things_worse_is_told() -> None:
+    said: list[str] = []
+    made("train{epochs=2, learning_rate=10}", tell=said.append)
+    assert said[0].endswith("it grew, so lower learning_rate")
+
+
 def test_training_that_diverges_says_so() -> None:
     with pytest.raises(NascError, match=r"training failed: the training loss .*\n  Lower learning_rate"):
         made("train{epochs=1, learning_rate=1e30}")
