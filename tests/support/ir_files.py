@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from nasc.compiler.network import Network
 from nasc.ir import Graph, NascError, parse, text, verify
 from support.networks import inputs_of, network_of
@@ -76,9 +77,9 @@ def read(content: str) -> Case:
 
 
 def applied(case: Case) -> Network:
-    """The network that the pipeline makes of the case's, on seeded random data."""
-    data = [inputs_of(case.graph, batch=64)]
-    return case.network.apply(case.pipeline, data=data)
+    """The network that the pipeline makes of the case's, on seeded random data with two classes in turns."""
+    x = inputs_of(case.graph, batch=64)
+    return case.network.apply(case.pipeline, data=[x], train_data=(x, torch.arange(64) % 2))
 
 
 def found(case: Case) -> Case:

@@ -38,7 +38,7 @@ def test_passes_are_pure_and_leave_a_valid_network(path: Path) -> None:
     network = case.network
     before, kept = text(network.graph), {n: network.weights.recipe(n) for n in network.weights}
     tensors = {n: network.weights.recipe(n).tensor.clone() for n in network.weights}
-    result = network.apply(case.pipeline, data=[inputs_of(network.graph, batch=64)])
+    result = applied(case)
     assert text(network.graph) == before
     assert {n: network.weights.recipe(n) for n in network.weights} == kept
     assert all(torch.equal(network.weights.recipe(n).tensor, t) for n, t in tensors.items())
@@ -47,7 +47,7 @@ def test_passes_are_pure_and_leave_a_valid_network(path: Path) -> None:
     assert {op.name for op in result.graph.stored} == set(result.weights)
     for op in result.graph.stored:
         assert tuple(result.weights.recipe(op.name).tensor.shape) == shape(op, result)
-    assert result.key == case.network.apply(case.pipeline, data=[inputs_of(network.graph, batch=64)]).key
+    assert result.key == applied(case).key
     assert str(parse_pipeline(str(parse_pipeline(case.pipeline)))) == str(parse_pipeline(case.pipeline))
 
 
