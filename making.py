@@ -216,7 +216,7 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
             inputs = positional(next(iter(data.calibration_batches(samples=count, size=count))), network)
         else:
             origin = "the data given" if start.drawn is None else RANDOM
-            inputs = Context.of(data).samples(count, "comparing")[0]
+            inputs = Context.of(data, network=network).samples(count, "comparing")[0]
         batch_of(network.graph, inputs)
     except InputError as error:
         raise other_data(error, data.source if isinstance(data, Task) else "data") from error

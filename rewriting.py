@@ -193,7 +193,7 @@ def _context(
 
     if not isinstance(data, str | Task):
         check_places(outputs)
-        return Context.of(data, seed=seed, tell=tell)
+        return Context.of(data, seed=seed, tell=tell, network=network)
     task = load_task(data) if isinstance(data, str) else data
     check_places(outputs, task.checkpoint, task.source)
 

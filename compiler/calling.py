@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor, nn
@@ -26,15 +25,6 @@ def positional(inputs: Inputs, network: Network) -> tuple[Tensor, ...]:
             raise InputError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
         return tuple(inputs[i.name] for i in network.graph.inputs)
     return tuple(inputs)
-
-
-def runs(network: Network) -> Callable[..., Any]:
-    """A network that takes positional or keyword inputs."""
-
-    def run(*args: Tensor, **kwargs: Tensor) -> Any:
-        return network(*(positional(dict(kwargs), network) if kwargs else args))
-
-    return run
 
 
 class Positional(nn.Module):

@@ -74,12 +74,18 @@ class Network:
         whole = [op.name for op in self.graph.stored if not op.type.format.is_float and not op.type.quantized]
         return {name: self.weights.recipe(name).tensor for name in whole}
 
-    def __call__(self, *inputs: Tensor) -> Any:
-        """Run the network with torch, without gradients.
+    def __call__(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """Run the network with torch, without gradients, on inputs in the graph's order or by their names.
 
         Returns:
             The output, or a tuple where there are several.
+
+        Raises:
+            InputError: an input is missing, or has another shape.
         """
+        from .calling import positional
+
+        inputs = positional(named, self) if named else inputs
         with torch.no_grad():
             outputs = run(self.graph, self.values, inputs)
         return outputs[0] if len(outputs) == 1 else outputs
@@ -98,8 +104,8 @@ class Network:
 
         Args:
             pipeline: passes as text, `resize{stem=24} | quantize{layers=*, weights=i4}`, or parsed.
-            data: for passes that look at data (`calibrate`): inputs as a tensor, or batches of them; by default the
-                inputs of `train_data`.
+            data: for passes that look at data (`calibrate`): inputs as a tensor, or as a dict by name, or batches of
+                them; by default the inputs of `train_data`.
             train_data: for the pass `train`: a pair of tensors `(x, y)`, or a Dataset of `(x, y)`.
             loss: of a batch, from outputs and labels; by default cross-entropy for class labels, squared error for
                 real ones.
@@ -124,7 +130,7 @@ class Network:
 
         if data is None and supervision is not None:
             data = seen
-        return parsed.run(self, Context.of(data, seed=seed, tell=tell, supervision=supervision))
+        return parsed.run(self, Context.of(data, seed, tell, supervision, self))
 
     def module(self, *, learn_steps: bool = True) -> nn.Module:
         """The network as a trainable module; quantizers are simulated with straight-through gradients.

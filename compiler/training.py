@@ -345,10 +345,11 @@ def _rehearse(module: nn.Module, data: Data, settings: TrainingSettings, loss: L
     labels = _labelled(labels, module)
     if loss is default_loss and outputs.ndim == labels.ndim + 1 and not labels.is_floating_point():
         every = data.y if isinstance(data, Rows) and data.y is not None else labels
-        if not 0 <= int(every.min()) <= int(every.max()) < outputs.shape[1]:
+        classes = 2 if outputs.numel() == labels.numel() else outputs.shape[1]  # see `default_loss`
+        if not 0 <= int(every.min()) <= int(every.max()) < classes:
             raise UsageError(
                 f"labels to train by go from {int(every.min())} to {int(every.max())},"
-                f" but the network tells {outputs.shape[1]} classes apart"
+                f" but the network tells {classes} classes apart"
             )
     if loss is not default_loss:
         _expect_loss(loss, outputs[0] if together else outputs, labels)

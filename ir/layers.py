@@ -12,7 +12,12 @@ from .rules import SPECS
 
 def layers(graph: Graph) -> tuple[Op, ...]:
     """The ops that multiply an input with a weight, in order."""
-    return tuple(op for op in graph.ops if op.kind in SPECS and SPECS[op.kind].is_layer)
+    return tuple(op for op in graph.ops if is_layer(op))
+
+
+def is_layer(op: Op) -> bool:
+    """Whether an op multiplies an input with a weight."""
+    return op.kind in SPECS and SPECS[op.kind].is_layer
 
 
 def chosen_layers(graph: Graph, patterns: str | tuple[str, ...]) -> tuple[Op, ...]:

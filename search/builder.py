@@ -104,9 +104,14 @@ class TaskBuilder:
         return Context(data=self._calibration, seed=self.seed, supervision=self.task.supervision, source=self.network)
 
     @property
+    def teachable(self) -> bool:
+        """See `Builder.teachable`."""
+        return "train" in self.task.splits
+
+    @property
     def trainable(self) -> bool:
         """See `Builder.trainable`."""
-        return self.task.training is not None and "train" in self.task.splits
+        return self.task.training is not None and self.teachable
 
     def source(self) -> Candidate:
         """See `Builder.source`."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..compiler.calling import positional, runs
+from ..compiler.calling import positional
 from ..compiler.data import Rows
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
@@ -124,7 +124,7 @@ class TaskJudge:
         """The source network's quality, taken once, on the samples that a trained or untrained candidate is seen on."""
         key = f"{split}{'' if trained or split != 'confirmation' else ' of untrained'}"
         if key not in self._baseline:
-            self._baseline[key] = self._quality(runs(self.network), split, trained)
+            self._baseline[key] = self._quality(self.network, split, trained)
         return self._baseline[key]
 
     def static(self, network: Candidate) -> Figures:
@@ -157,7 +157,7 @@ class TaskJudge:
 
     def quality(self, network: Candidate, split: Split) -> Figures:
         """See `Judge.quality`."""
-        return self.assess(runs(network.deployable), split, trained=network.trained)
+        return self.assess(network.deployable, split, trained=network.trained)
 
     def assess(self, run: Callable[..., Any], split: Split = "validation", *, trained: bool = True) -> Figures:
         """The quality of a run, with paired differences to the source network's."""
@@ -176,7 +176,7 @@ class TaskJudge:
 
     @cached_property
     def _reference(self) -> tuple[Tensor, ...]:
-        return outputs_of(runs(self.network), fidelity_batches(self.task))
+        return outputs_of(self.network, fidelity_batches(self.task))
 
     def measure(self, network: Candidate, metrics: Sequence[str]) -> Figures:
         """See `Judge.measure`."""
@@ -264,7 +264,7 @@ class TaskJudge:
         """
         session = self.bench.load(artifact, threads=self.conditions.threads, placed=True)
         samples = self._samples(CHECKED)
-        found = agree(runs(network), session_run(session, network), samples)
+        found = agree(network, session_run(session, network), samples)
         placement = check_placement(self.target.plan(network.graph), session.placement())
         if found.sqnr_db < TOLERANCE_DB:
             raise NascError(

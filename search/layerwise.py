@@ -12,10 +12,14 @@ from torch import Tensor
 from ..compiler.execution import rounded, run
 from ..compiler.network import Network
 from ..ir import Graph, Op, Type
+from ..ir.layers import is_layer
 from ..targets import Placement, Target
+from ..targets.agree import sqnr_db
 from ..targets.onnx.showing import showing
 from ..targets.plan import INTEGER_KERNELS
 from .artifacts import artifact_of
+from .judge import TOLERANCE_DB
+from .layer_values import LayerValue
 
 SAME = 0.999
 """Share of a value's integers that must be the same: the rest may be ties that went the other way."""
@@ -46,11 +50,13 @@ class LayerwiseAgreement:
 
     Args:
         values: one entry each.
+        results: the last layers before the outputs, which no activation behind them shows; in dB.
         kernels_differ: whether the copy that shows its integers runs other integer kernels than the deployed file.
         missing: the first activation that the deployed file does not have; then nothing was compared.
     """
 
     values: tuple[ValueAgreement, ...]
+    results: tuple[LayerValue, ...] = ()
     kernels_differ: bool = False
     missing: str = ""
 
@@ -60,6 +66,11 @@ class LayerwiseAgreement:
         return next((v for v in self.values if v.same < SAME), None)
 
     @property
+    def first_result_below(self) -> LayerValue | None:
+        """The first of the last layers whose numbers agree less than a deployed file's must."""
+        return next((v for v in self.results if v.sqnr_db < TOLERANCE_DB), None)
+
+    @property
     def same(self) -> float:
         """Share of equal integers over all values."""
         count = sum(v.count for v in self.values)
@@ -67,8 +78,8 @@ class LayerwiseAgreement:
 
     @property
     def holds(self) -> bool:
-        """Whether every value has at least `SAME` equal integers."""
-        return self.first_below is None and not self.missing
+        """Whether every value has at least `SAME` equal integers, and the outputs follow from them."""
+        return self.first_below is None and self.first_result_below is None and not self.missing
 
     def __str__(self) -> str:
         if self.missing:
@@ -85,6 +96,9 @@ class LayerwiseAgreement:
         else:
             worst = min(self.values, key=lambda v: v.same)
             text += f", at least {worst.same:.3%} in each (%{worst.value})"
+        if (last := self.first_result_below) is not None:
+            at = f" ({last.place})" if last.place else ""
+            text += f"; but behind them the last layer %{last.layer}{at} gives other numbers: {last.sqnr_db:.1f} dB"
         return text + ("; the copy that shows its integers runs other kernels" if self.kernels_differ else "")
 
 
@@ -117,8 +131,8 @@ def layerwise(
             return LayerwiseAgreement((), missing=missing)
         plain = target.load(deployed, placed=True)
     session = target.load(shown, placed=True)
-    arrays = session.run([t.numpy() for t in inputs])[-len(names) :]
-    theirs = {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
+    arrays = session.run([t.numpy() for t in inputs])
+    theirs = {name: torch.from_numpy(array) for name, array in zip(names, arrays[-len(names) :], strict=True)}
     found: list[ValueAgreement] = []
 
     def compare(op: Op, x: Tensor) -> Tensor:
@@ -126,9 +140,29 @@ def layerwise(
         return theirs[op.name]
 
     with torch.no_grad():
-        run(graph, network.values, inputs, quantize=compare)
+        outputs = run(graph, network.values, inputs, quantize=compare)
+    results = tuple(
+        LayerValue(layer.name, str(layer.location or ""), sqnr_db(ours.double().numpy(), array.astype("float64")))
+        for name, ours, array in zip(graph.outputs, outputs, arrays, strict=False)
+        if (layer := last_layer(graph, name)) is not None
+    )
     same = integer_kernels(session.placement()) == integer_kernels(plain.placement())
-    return LayerwiseAgreement(tuple(found), not same)
+    return LayerwiseAgreement(tuple(found), results, not same)
+
+
+def last_layer(graph: Graph, value: str) -> Op | None:
+    """The nearest layer before a value with no `quantize` between them; None where there is none."""
+    waiting, seen = [value], set[str]()
+    while waiting:
+        name = waiting.pop(0)
+        op = graph.producers.get(name)
+        if op is None or op.kind == "quantize" or op.name in seen:
+            continue
+        if is_layer(op):
+            return op
+        seen.add(op.name)
+        waiting += op.inputs
+    return None
 
 
 def compared(op: Op, ours: Tensor, theirs: Tensor, place: str) -> ValueAgreement:

@@ -54,6 +54,11 @@ class Builder(Protocol[NetworkT]):
         ...
 
     @property
+    def teachable(self) -> bool:
+        """Whether there are samples with labels to train on."""
+        ...
+
+    @property
     def trainable(self) -> bool:
         """Whether the user has said how to train the network, and on what."""
         ...

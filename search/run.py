@@ -96,7 +96,7 @@ def check_settings(problem: Problem, settings: Settings) -> Space:
     """
     space = space_of(problem, settings)
     check_strategy(settings.search.strategy, space, objectives=expect_readable(problem, settings))
-    expect_breedable(problem, settings)
+    expect_trainable(problem, settings)
     return space
 
 
@@ -141,9 +141,11 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
             tuple(notices),
         )
     )
-    reference = _reference(problem, space, plan, ladder, study, observer)
+    if plan.reference() is None:  # measured before the trials, as the trial would be that is it
+        _reference_beside(problem, space, ladder, study, observer)
     trials.run()
-    if not settings.search.only_faster and slower_in_8_bits(_reference_told(space, plan, study) or reference):
+    reference = _reference_told(space, plan, study) or _reference_beside(problem, space, ladder, study, observer)
+    if not settings.search.only_faster and slower_in_8_bits(reference):
         trials.observer.notice(ONLY_FASTER)
     if ladder.forecast is not None and (told := ladder.forecast.summary()) is not None:
         trials.observer.notice(told)
@@ -152,7 +154,7 @@ def _search(problem: Problem, settings: Settings, space: Space, study: OpenStudy
     if settings.training.generations:
         polish.generations = _generations(problem, settings, study, ladder, rule, observer, trials.deadline)
     finish = Finish(problem, study, ladder, wanted, rule, observer, notices, command(problem, study.output), polish)
-    result = finish.run(_reference_told(space, plan, study) or reference)
+    result = finish.run(reference)
     observer.stage("writing the report")
     write_result(result, problem, settings)
     return result
@@ -187,12 +189,18 @@ def _generations(
     return Generations(problem, study, ladder, rule, observer, space, settings.training, settings.seed, deadline)
 
 
-def expect_breedable(problem: Problem, settings: Settings) -> None:
-    """Refuse generations where candidates cannot be trained, or nothing says how much quality may be lost.
+def expect_trainable(problem: Problem, settings: Settings) -> None:
+    """Refuse training where there is nothing to train on, and generations where nothing says how much quality may be
+    lost.
 
     Raises:
         UsageError: they cannot, or nothing does.
     """
+    if settings.training.epochs and not problem.builder.teachable:
+        raise UsageError(
+            f"{problem.source} names no train_data, so candidates cannot be trained",
+            mend="Write `train_data = (x, y)` in it, or leave out --train-epochs.",
+        )
     if not settings.training.generations:
         return
     if settings.training.epochs:
@@ -305,12 +313,10 @@ def _proposals(problem: Problem, settings: Settings, plan: Plan, wanted: Goals, 
     return Proposals(solver, lambda records: plan.thought(records, value), most)
 
 
-def _reference(
-    problem: Problem, space: Space, plan: Plan, ladder: Ladder, study: OpenStudy, observer: Observer
+def _reference_beside(
+    problem: Problem, space: Space, ladder: Ladder, study: OpenStudy, observer: Observer
 ) -> Record | None:
-    """The network in uniform 8 bits, evaluated beside the trials where the space does not hold it."""
-    if plan.reference() is not None:
-        return None
+    """The network in uniform 8 bits, evaluated beside the trials: no constraint ends it, and nobody trains it."""
     kept = study.recall("reference")
     if kept is not None:
         return Record.of(kept)
@@ -334,11 +340,12 @@ def _reference(
 
 
 def _reference_told(space: Space, plan: Plan, study: OpenStudy) -> Record | None:
-    """The trial that was the network in uniform 8 bits."""
+    """The trial that was the network in uniform 8 bits; None where none was, or a constraint ended it early."""
     wanted = plan.reference()
     if wanted is None:
         return None
-    return next((r for r in study.records if parameters(space, r.assignment) == parameters(space, wanted)), None)
+    told = (r for r in study.records if parameters(space, r.assignment) == parameters(space, wanted))
+    return next((r for r in told if r.state != "pruned"), None)
 
 
 def slower_in_8_bits(reference: Record | None) -> bool:

@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ...ir import Encoding, Graph, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
+from ..calling import positional
+from ..data import Inputs
 from ..network import Network
 from ..supervision import Supervision
 
 Batch: TypeAlias = tuple[Tensor, ...]
-Data: TypeAlias = "Tensor | Sequence[Tensor | Batch] | Callable[[], Iterable[Tensor | Batch]] | None"
+Data: TypeAlias = "Inputs | Sequence[Inputs] | Callable[[], Iterable[Inputs]] | None"
 
 
 class PassError(NascError):
@@ -55,13 +57,20 @@ class Context:
         seed: int = 0,
         tell: Callable[[str], None] | None = None,
         supervision: Supervision | None = None,
+        network: Network | None = None,
     ) -> Context:
-        """A context from whatever a caller has: one tensor, batches, or a function that gives batches."""
+        """A context from whatever a caller has: one tensor, batches, or a function that gives batches. A batch may be a
+        dict by the names of the inputs where their order is known, that of `network`."""
 
         def batches() -> Iterable[Batch]:
             assert data is not None
-            for batch in data() if callable(data) else [data] if isinstance(data, Tensor) else data:
-                yield (batch,) if isinstance(batch, Tensor) else tuple(batch)
+            for batch in data() if callable(data) else [data] if isinstance(data, Tensor | dict) else data:
+                if network is not None:
+                    yield positional(batch, network)
+                elif isinstance(batch, dict):
+                    raise UsageError("these inputs go by names, and no network says in which order it takes them")
+                else:
+                    yield (batch,) if isinstance(batch, Tensor) else tuple(batch)
 
         return Context(data=None if data is None else batches, seed=seed, tell=tell, supervision=supervision)
 

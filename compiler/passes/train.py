@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ...ir import UsageError
-from ..calling import Positional, runs
+from ..calling import Positional
 from ..data import Data, Rows
 from ..distillation import Teacher
 from ..network import Network
@@ -78,6 +78,11 @@ class Train(Pass):
         for op in network.graph.stored:
             if op.type.quantized and op.type.format.bits > 16:
                 raise PassError("it is legalized already", op=op, mend="Put `train` before `legalize`.")
+        if self.distillation and context.source is not None and context.source.graph.quantized:
+            context.say(
+                "train learns from the network that the pipeline starts from, which is in few bits itself: start from"
+                " the real-numbered one, or give distillation=0"
+            )
         module = network.module(learn_steps=self.learn_steps)
         result = self.fit(module, network, context)
         first, last = result.epochs[0].training_loss, result.epochs[-1].training_loss
@@ -123,7 +128,7 @@ class Train(Pass):
             patience=None,
             seed=context.seed,
         )
-        teacher = Teacher(runs(context.source or network), self.distillation) if self.distillation else None
+        teacher = Teacher(context.source or network, self.distillation) if self.distillation else None
         with supervision.importing():
             return train(
                 Positional(module, network),

@@ -97,6 +97,7 @@ class SmallBuilder:
         fail: raises for pipelines it does not like.
         trained_epochs: the epochs that were trained.
         trains: whether finalists can be trained.
+        labels: whether there are samples to train on.
         cohorts: how many networks were trained together, for how many epochs.
     """
 
@@ -105,6 +106,7 @@ class SmallBuilder:
     fail: Callable[[str], None] = lambda pipeline: None
     trained_epochs: list[int] = field(default_factory=list[int])
     trains: bool = False
+    labels: bool = True
     cohorts: list[tuple[int, int]] = field(default_factory=list[tuple[int, int]])
 
     @cached_property
@@ -118,6 +120,10 @@ class SmallBuilder:
     @property
     def graph(self) -> Graph:
         return self.network.graph
+
+    @property
+    def teachable(self) -> bool:
+        return self.labels
 
     @property
     def trainable(self) -> bool:

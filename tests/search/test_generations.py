@@ -114,6 +114,11 @@ def test_constraints_that_can_be_counted_hold_for_generations(tmp_path: Path) ->
         (SmallBuilder(), {}, "small.py does not say how"),
         (SmallBuilder(trains=True), {"training__epochs": 2}, "after a search without training"),
         (
+            SmallBuilder(labels=False),
+            {"training__epochs": 2, "training__generations": 0},
+            "small.py names no train_data, so candidates cannot be trained",
+        ),
+        (
             SmallBuilder(trains=True),
             {"search__objectives": ["accuracy:max:1", "bit_operations:min:0.5"]},
             "these objectives have weights",

@@ -118,3 +118,16 @@ def test_a_real_network_has_nothing_to_compare() -> None:
     found = layerwise(network_of(ZOO["mlp"]), CPU, inputs_of(ZOO["mlp"]))
     assert found.holds
     assert str(found) == "nothing is quantized"
+
+
+def test_a_last_layer_that_no_integers_show_is_named(tmp_path: Path) -> None:
+    network, x = legal("mlp")
+    last = network.graph.producers[network.graph.outputs[0]]
+    assert last.kind == "linear"
+    Wrong(last.inputs[1]).emit(network.graph, network.weights).save(tmp_path / "wrong.onnx")
+    found = layerwise(network, CPU, x, tmp_path / "wrong.onnx")
+    assert found.first_below is None and not found.holds
+    assert f"but behind them the last layer %{last.name}" in str(found)
+    CPU.emit(network.graph, network.weights).save(tmp_path / "right.onnx")
+    right = layerwise(network, CPU, x, tmp_path / "right.onnx")
+    assert right.holds and [r.layer for r in right.results] == [last.name]

@@ -136,14 +136,36 @@ def test_inputs_by_keyword() -> None:
     passes = "quantize{weights=i4, activations=u4} | calibrate | train{epochs=2}"
     found = [network.apply(passes, train_data=(held, y)).key for held in (x, turned)]
     assert found[0] == found[1] != network.key
-    assert network.apply(passes, data=[tuple(x.values())], train_data=(x, y)).key == found[0], "calibrated on the same"
+    for data in ([tuple(x.values())], x, [turned]):
+        assert network.apply(passes, data=data, train_data=(x, y)).key == found[0], "calibrated on the same"
+    assert torch.equal(network(**turned), network(*x.values()))
+    with pytest.raises(NascError, match="the inputs lack 'second'; found first"):
+        network(first=x["first"])
+
+
+def test_one_logit_for_two_classes() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(400, 4)
+    y = (x[:, 0] * x[:, 1] > 0).long()
+    network = nasc.lower(nn.Sequential(nn.Linear(4, 16), nn.ReLU(), nn.Linear(16, 1)), x[:2])
+    found = network.apply("train{epochs=30, learning_rate=0.02, distillation=0}", train_data=(x, y))
+    right = ((found(x)[:, 0] > 0) == (y > 0)).float().mean()
+    assert float(right) > 0.9
+    with pytest.raises(UsageError, match="from 0 to 2, but the network tells 2 classes apart"):
+        network.apply("train", train_data=(x, y * 2))
 
 
 def test_what_is_told() -> None:
     said: list[str] = []
     made("train{epochs=2}", made(FEW), tell=said.append)
-    assert len(said) == 1
-    assert said[0].startswith("train{epochs=2}: 2 epochs in ") and "mean loss" in said[0]
+    assert len(said) == 2
+    assert said[0].startswith(
+        "train learns from the network that the pipeline starts from, which is in few bits itself"
+    )
+    assert said[1].startswith("train{epochs=2}: 2 epochs in ") and "mean loss" in said[1]
+    said.clear()
+    made(f"{FEW} | train{{epochs=1}}", tell=said.append)
+    assert len(said) == 1, "it starts from real numbers"
 
 
 REFUSED = {
