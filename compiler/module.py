@@ -15,7 +15,7 @@ from .elements import spread
 from .execution import known_step, rounded, run, unknown_step
 from .network import Network
 from .rounding import fake_elements, fake_quantized
-from .weights import Recipe, Rounded, Source
+from .weights import Recipe, Rounded, Source, Trained
 
 SMALLEST_STEP = 1e-12
 """Steps are kept above this in training, so that dividing by them leaves gradients finite."""
@@ -159,15 +159,16 @@ def with_values(network: Network, tensor_of: Callable[[str], Tensor], step_of: C
     recipes: dict[str, Recipe] = {}
     steps: dict[str, Step] = {}
     graph: Graph = network.graph
+    kept = Trained if graph.quantized else Source
     for op in graph.stored:
         tensor = tensor_of(op.name).detach().clone()
         old = network.weights.recipe(op.name)
         if isinstance(old, Rounded):
             found = None if old.shared else step_of(op.name).detach().clone()
-            recipes[op.name] = old.replaced(Source(tensor), found)
+            recipes[op.name] = old.replaced(kept(tensor), found)
             steps[op.name] = _trained(cast(Step, op.type.step), found)
         else:
-            recipes[op.name] = Source(tensor)
+            recipes[op.name] = kept(tensor)
     for op in graph.ops:
         if op.kind == "quantize" and not _in_blocks(op):
             steps[op.name] = _trained(cast(Step, op.type.step), step_of(op.name))

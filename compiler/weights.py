@@ -55,6 +55,10 @@ class Source(Recipe):
         return tensor_digest(self.tensor)
 
 
+class Trained(Source):
+    """A tensor that was trained with rounding in place: no real-numbered network stands behind it any more."""
+
+
 class Computed(Recipe):
     """A function of other recipes.
 

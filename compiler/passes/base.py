@@ -18,6 +18,7 @@ from ..calling import positional
 from ..data import Inputs
 from ..network import Network
 from ..supervision import Supervision
+from ..weights import Trained
 
 Batch: TypeAlias = tuple[Tensor, ...]
 Data: TypeAlias = "Inputs | Sequence[Inputs] | Callable[[], Iterable[Inputs]] | None"
@@ -111,6 +112,21 @@ def expect_calibrated(graph: Graph, asker: str) -> None:
     for op in graph.ops:
         if op.type.step is not None and not op.type.step.known:
             raise PassError("it has no step yet", op=op, mend=calibrate_before(asker))
+
+
+def expect_real_numbers(network: Network, asker: str) -> None:
+    """Refuse a network that was trained with rounding in place: it has no real-numbered one to compare with.
+
+    Raises:
+        PassError: it was; names the first of its weights.
+    """
+    for op in network.graph.stored:
+        if isinstance(network.weights.unrounded(op.name), Trained):
+            raise PassError(
+                "it was trained with the rounding in place, and no real-numbered network is left to compare with",
+                op=op,
+                mend=f"Put `{asker}` before `train`, which starts from what it mends, or leave it out.",
+            )
 
 
 def calibrate_before(asker: str) -> str:

@@ -22,7 +22,7 @@ from .base import Context, Pass, register
 Method = Literal["minmax", "average", "percentile", "mse", "entropy"]
 WeightMethod = Literal["minmax", "percentile", "mse"]
 KEPT = 1 << 16
-"""Elements of one value that are kept for choosing its step; more are thinned out evenly."""
+"""Elements of one value that are kept for choosing its step; of more a part is drawn."""
 AVERAGED = 32
 """Samples whose range is one term of the moving average."""
 
@@ -232,7 +232,7 @@ def observed(
                 values = tensor.detach().float()
                 ends = torch.stack(in_memory_order(values).aminmax())
                 ranges[name].append((float(ends[0]), float(ends[1])))
-                found[name].append(thinned(values, ends, kept // len(batches)))
+                found[name].append(thinned(values, ends, kept // len(batches), len(found[name])))
 
         values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
         with torch.no_grad():
@@ -254,13 +254,21 @@ def in_memory_order(values: Tensor) -> Tensor:
     return values.permute(sorted(range(values.dim()), key=values.stride, reverse=True))
 
 
-def thinned(values: Tensor, ends: Tensor, limit: int) -> Tensor:
-    """About `limit` of the values, evenly spread, with their ends (the smallest and the largest) among them; 1-d."""
+def thinned(values: Tensor, ends: Tensor, limit: int, seed: int) -> Tensor:
+    """About `limit` of the values, with their ends (the smallest and the largest) among them; 1-d.
+
+    One is drawn out of each stretch of equal length. The first of each would be the same few places of all maps, where
+    the length divides their size.
+    """
     if values.numel() <= limit:
         return values.reshape(-1)
     if not limit:
         return ends
-    return torch.cat([values.reshape(-1)[:: -(-values.numel() // limit)], ends])
+    stretch = -(-values.numel() // limit)
+    count = values.numel() // stretch
+    places = torch.randint(stretch, (count,), generator=torch.Generator().manual_seed(seed))
+    places += torch.arange(0, count * stretch, stretch)
+    return torch.cat([in_memory_order(values).reshape(-1)[places], ends])
 
 
 def _real_key(network: Network, batches: list[tuple[Tensor, ...]]) -> str:

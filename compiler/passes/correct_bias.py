@@ -12,7 +12,7 @@ from ...ir import SPECS, Graph, Op, Type, UsageError, chosen_layers, fresh_name,
 from ..lockstep import Lockstep, unrounded
 from ..network import Network
 from ..weights import Computed, Mended, Recipe, Rounded, container
-from .base import Context, Pass, PassError, expect_calibrated, register
+from .base import Context, Pass, PassError, expect_calibrated, expect_real_numbers, register
 
 
 @register("correct-bias")
@@ -52,6 +52,7 @@ class CorrectBias(Pass):
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
         expect_calibrated(network.graph, self.name)
+        expect_real_numbers(network, self.name)
         network = with_biases(network, [op.name for op in chosen_layers(network.graph, self.layers)])
         graph = network.graph
         chosen = {op.name for op in chosen_layers(graph, self.layers) if correctable(graph, op)}

@@ -12,7 +12,7 @@ from ..lockstep import Lockstep, unrounded
 from ..network import Network
 from ..reconstruction import Moments, moments_of, output_error, rounded_codes, towards
 from ..weights import Mended, Recipe, Rounded, Store
-from .base import Context, Pass, PassError, expect_calibrated, register
+from .base import Context, Pass, PassError, expect_calibrated, expect_real_numbers, register
 from .correct_bias import correctable, real_numbers, shifted, with_biases
 
 KINDS = ("linear", "conv1d", "conv2d")
@@ -76,6 +76,7 @@ class RoundWeights(Pass):
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
         expect_calibrated(network.graph, self.name)
+        expect_real_numbers(network, self.name)
         layers = self.chosen(network, context)
         if not layers:
             return network

@@ -123,16 +123,45 @@ def test_data_is_asked_for_where_it_is_missing() -> None:
 
 def test_more_values_than_can_be_kept_are_thinned_out_evenly() -> None:
     x, ends = torch.arange(1000.0), torch.tensor([0.0, 999.0])
-    assert torch.equal(thinned(x, ends, 1000), x)
-    few = thinned(x, ends, 10)
+    assert torch.equal(thinned(x, ends, 1000, 0), x)
+    few = thinned(x, ends, 10, 0)
     assert len(few) <= 12 and float(few.min()) == 0 and float(few.max()) == 999
-    assert len(thinned(x, ends, 1)) <= 3
-    assert thinned(x, ends, 0) is ends
+    assert [int(v) // 100 for v in few[:-2]] == list(range(10)), "one out of each stretch"
+    assert torch.equal(few, thinned(x, ends, 10, 0)) and not torch.equal(few, thinned(x, ends, 10, 1))
+    assert len(thinned(x, ends, 1, 0)) <= 3
+    assert thinned(x, ends, 0, 0) is ends
     graph = graph_of("%y: i8<?>[N, 6] = quantize %x", ROWS)
     batches = [torch.full((1, 6), 1.0)] * 20
     for kept in (0, 10):  # fewer than there are batches: each keeps its ends
         _, seen = observed(network_of(graph), {"x"}, 512, Context.of(batches), kept=kept)
         assert len(seen["x"].values) == 40
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_what_is_kept_of_maps_does_not_favour_places(layout: torch.memory_format) -> None:
+    """Maps of 8 x 8 pixels that are dark but for a column or row, or all but one of 8 channels: an eighth is lit."""
+    dark = torch.zeros(512, 8, 8, 8)
+    for lit in (dark[:, :, :, 3], dark[:, :, 5], dark[:, 2]):
+        lit.fill_(1.0)
+        values = dark.contiguous(memory_format=layout)
+        kept = thinned(values, torch.tensor([0.0, 1.0]), 1 << 13, 0)
+        assert float(kept.mean()) == pytest.approx(1 / 8, abs=0.02)
+        lit.fill_(0.0)
+
+
+def test_more_samples_do_not_make_calibration_worse() -> None:
+    """Smooth maps with dark borders: the step that suits the kept values suits all."""
+    graph = graph_of("%y: u4<?>[N, 16, 8, 8] = quantize %x", "%x: f32[N, 16, 8, 8]")
+    x = torch.nn.functional.pad(torch.rand(512, 16, 6, 6, generator=torch.Generator().manual_seed(0)) + 1, (1, 1, 1, 1))
+
+    def error(step: float) -> float:
+        return float(((x / step).round().clamp(0, 15) * step - x).square().mean())
+
+    best = min(error(2.0 / 15 * k / 100) for k in range(50, 121))
+    for samples in (32, 64, 512):
+        step = network_of(graph).apply(f"calibrate{{samples={samples}}}", data=x).graph.types["y"].step
+        assert step is not None and step.value is not None
+        assert error(step.value) < 1.1 * best
 
 
 def test_observed_values_are_those_of_the_real_network() -> None:

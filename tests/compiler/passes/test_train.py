@@ -100,6 +100,15 @@ def test_the_network_that_the_pipeline_starts_from_is_learned_from() -> None:
     assert itself.key != made(alone).key, "a pipeline that starts from few bits learns from those"
 
 
+@pytest.mark.parametrize("mend", ["correct-bias", "round-weights"])
+def test_what_compares_with_real_numbers_stands_before(mend: str, taught: Network) -> None:
+    with pytest.raises(PassError, match=f"no real-numbered network is left .*\n  Put `{mend}` before `train`"):
+        taught.apply(mend, data=rows()[0])
+    assert made(f"{FEW} | {mend} | train{{epochs=1}}").key
+    tuned = made("cleanup | fold-batch-norm | train{epochs=1} | quantize{weights=i3} | calibrate")
+    assert tuned.apply(mend, data=rows()[0]).key != tuned.key, "fine-tuning leaves real numbers"
+
+
 def test_a_loss_of_ones_own() -> None:
     seen: list[int] = []
 
