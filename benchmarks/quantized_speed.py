@@ -3,12 +3,12 @@
     python benchmarks/quantized_speed.py [--networks resnet18,mlp] [--seconds 6] [--samples 128]
 
 One thread. For every network `quantize_static` (after `quant_pre_process`) is tried at each of its settings; all of
-them, nasc's file and the float one are then timed in turns, in several visits. Its best setting is the fastest one;
-with that, each of its calibration methods gives an output error on inputs that nobody calibrated on, of which the
-smallest counts. Behind it stands by which kernels the two files differ. The second table holds the time from the
-lowered source graph to the bytes of the quantized model, nasc's and theirs, with the same samples in the same batches
-and the same method (MinMax), in seconds of processor time on one processor, the least of three; "beyond" is what
-remains without the forward passes.
+them, nasc's files (steps per channel everywhere, and per tensor in linear layers) and the float one are then timed in
+turns, in several visits. The best setting of either is the fastest one; with theirs, each of its calibration methods
+gives an output error on inputs that nobody calibrated on, of which the smallest counts. Behind it stands by which
+kernels the two files differ. The second table holds the time from the lowered source graph to the bytes of the
+quantized model, nasc's and theirs, with the same samples in the same batches and the same method (MinMax), in seconds
+of processor time on one processor, the least of three; "beyond" is what remains without the forward passes.
 
 Weights are random, batch norms have the statistics of the samples, so that activations are of the size of trained ones.
 """
@@ -43,9 +43,11 @@ from torch import Tensor, nn
 
 CPU = target_named("onnxruntime:cpu")
 PIPELINE = (
-    "cleanup | fold-batch-norm | merge-linear | quantize{weights=i8, activations=u8} | place{only=faster}"
-    " | calibrate{METHOD} | legalize"
+    "cleanup | fold-batch-norm | merge-linear | quantize{weights=i8, activations=u8}SETTING"
+    " | place{only=faster} | calibrate{METHOD} | legalize"
 )
+OURS = {"channel": "", "linear/tensor": " | quantize{layers=linear, weights=i8, activations=u8, per=tensor}"}
+"""Settings of nasc: passes behind `quantize`."""
 BATCH = 16
 CONFIDENCE, MARGIN = 0.99, 0.02
 """Of the verdicts."""
@@ -262,8 +264,8 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
     CPU.emit(real.graph, real.weights).save(path)
     quant_pre_process(path, prepared)
 
-    def ours(method: str) -> tuple[nasc.Network, bytes]:
-        made = network.apply(PIPELINE.replace("METHOD", method), data=batches)
+    def ours(method: str, setting: str = "") -> tuple[nasc.Network, bytes]:
+        made = network.apply(PIPELINE.replace("METHOD", method).replace("SETTING", setting), data=batches)
         return made, CPU.emit(made.graph, made.weights).model
 
     values = {op.name: real.weights.real(op.name) for op in real.graph.stored}
@@ -277,14 +279,18 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
             lambda: [session.run([b.numpy()]) for b in batches],
         )
 
-    made, mine = ours(f"samples={options.samples}")
-    mine_session = CPU.load(mine, placed=True)
-    placed = mine_session.placement()
-    placement = check_placement(CPU.plan(made.graph), placed)
     feed = [fresh[:timed].numpy()]
-    float_run = CPU.load(path).bind(feed)
-    runs: dict[str, Any] = {"nasc": mine_session.bind(feed)}
     kernels: dict[str, Mapping[str, int]] = {}
+    sessions: dict[str, Any] = {}
+    floats: dict[str, str] = {}
+    for setting, passes in OURS.items():
+        made, mine = ours(f"samples={options.samples}", passes)
+        sessions[setting] = CPU.load(mine, placed=True)
+        placed = sessions[setting].placement()
+        kernels[setting] = placed.kernels
+        floats[setting] = ", ".join(check_placement(CPU.plan(made.graph), placed).float_layers) or "none"
+    float_run = CPU.load(path).bind(feed)
+    runs: dict[str, Any] = {setting: session.bind(feed) for setting, session in sessions.items()}
     for setting in SETTINGS:
         try:
             model_bytes = quantized(prepared, folder / "s.onnx", setting, batches[:1], input_name, "MinMax")
@@ -297,21 +303,22 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
     for _ in range(options.visits):
         found.visit()
     best = min((s for s in SETTINGS if str(s) in runs), key=lambda s: found.ratio(str(s), "float").value)
+    own = min(sessions, key=lambda s: found.ratio(s, "float").value)
     reference = lambda x: CPU.load(path).run([x.numpy()])  # noqa: E731
-    error = agree(reference, lambda x: mine_session.run([x.numpy()]), [fresh]).sqnr_db
+    error = agree(reference, lambda x: sessions[own].run([x.numpy()]), [fresh]).sqnr_db
     errors: dict[str, float] = {}
     for method in METHODS:
         given = batches if method == "MinMax" else [batches[0][:8]]
         theirs = CPU.load(quantized(prepared, folder / "e.onnx", best, given, input_name, method))
         errors[method] = agree(reference, lambda x, s=theirs: s.run([x.numpy()]), [fresh]).sqnr_db
     their_method = max(errors, key=lambda m: errors[m])
-    against_float, against_theirs = found.ratio("nasc", "float"), found.ratio("nasc", str(best))
-    floats = ", ".join(placement.float_layers) or "none"
+    against_float, against_theirs = found.ratio(own, "float"), found.ratio(own, str(best))
     first = (
-        f"{name:13} {found.best_s('float') * 1e3:8.2f} {found.best_s('nasc') * 1e3:8.2f}"
+        f"{name:13} {found.best_s('float') * 1e3:8.2f} {found.best_s(own) * 1e3:8.2f}"
         f" {1 / against_float.value:6.2f}x {judged(against_float):9} {found.best_s(str(best)) * 1e3:8.2f}"
         f" {1 / against_theirs.value:6.2f}x {judged(against_theirs):9} {error:6.1f} {errors[their_method]:6.1f}"
-        f"  {best}, {their_method}; float layers: {floats}; kernels: {apart(placed.kernels, kernels[str(best)])}"
+        f"  {own}; {best}, {their_method}; float layers: {floats[own]};"
+        f" kernels: {apart(kernels[own], kernels[str(best)])}"
     )
     beyond, their_beyond = ours_s - forward_s, theirs_s - their_forward_s
     second = (
