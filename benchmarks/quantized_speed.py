@@ -3,8 +3,8 @@
     python benchmarks/quantized_speed.py [--networks resnet18,mlp] [--seconds 6] [--samples 128]
 
 One thread. For every network `quantize_static` (after `quant_pre_process`) is tried at each of its settings; all of
-them, nasc's files (steps per channel everywhere, and per tensor in linear layers) and the float one are then timed in
-turns, in several visits. The best setting of either is the fastest one; with theirs, each of its calibration methods
+them, nasc's files (steps per channel, or per tensor in linear layers; what does not pay left real, or all layers in
+integers) and the float one are then timed in turns, in several visits. The best setting of either is the fastest one; with theirs, each of its calibration methods
 gives an output error on inputs that nobody calibrated on, of which the smallest counts. Behind it stands by which
 kernels the two files differ. The second table holds the time from the lowered source graph to the bytes of the
 quantized model, nasc's and theirs, with the same samples in the same batches and the same method (MinMax), in seconds
@@ -43,10 +43,14 @@ from torch import Tensor, nn
 
 CPU = target_named("onnxruntime:cpu")
 PIPELINE = (
-    "cleanup | fold-batch-norm | merge-linear | quantize{weights=i8, activations=u8}SETTING"
-    " | place{only=faster} | calibrate{METHOD} | legalize"
+    "cleanup | fold-batch-norm | merge-linear | quantize{weights=i8, activations=u8} | SETTING"
+    " | calibrate{METHOD} | legalize"
 )
-OURS = {"channel": "", "linear/tensor": " | quantize{layers=linear, weights=i8, activations=u8, per=tensor}"}
+OURS = {
+    "channel": "place{only=faster}",
+    "linear/tensor": "quantize{layers=linear, weights=i8, activations=u8, per=tensor} | place{only=faster}",
+    "all": "place",
+}
 """Settings of nasc: passes behind `quantize`."""
 BATCH = 16
 CONFIDENCE, MARGIN = 0.99, 0.02
@@ -264,7 +268,7 @@ def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
     CPU.emit(real.graph, real.weights).save(path)
     quant_pre_process(path, prepared)
 
-    def ours(method: str, setting: str = "") -> tuple[nasc.Network, bytes]:
+    def ours(method: str, setting: str = OURS["channel"]) -> tuple[nasc.Network, bytes]:
         made = network.apply(PIPELINE.replace("METHOD", method).replace("SETTING", setting), data=batches)
         return made, CPU.emit(made.graph, made.weights).model
 
