@@ -4,11 +4,12 @@
 
 One thread. For every network `quantize_static` (after `quant_pre_process`) is tried at each of its settings; all of
 them, nasc's files (steps per channel, or per tensor in linear layers; what does not pay left real, or all layers in
-integers) and the float one are then timed in turns, in several visits. The best setting of either is the fastest one; with theirs, each of its calibration methods
-gives an output error on inputs that nobody calibrated on, of which the smallest counts. Behind it stands by which
-kernels the two files differ. The second table holds the time from the lowered source graph to the bytes of the
-quantized model, nasc's and theirs, with the same samples in the same batches and the same method (MinMax), in seconds
-of processor time on one processor, the least of three; "beyond" is what remains without the forward passes.
+integers) and the float one are then timed in turns, in several visits. The best setting of either is the fastest one;
+with theirs, each of its calibration methods gives an output error on inputs that nobody calibrated on, of which the
+smallest counts. Behind it stands by which kernels the two files differ. The second table holds the time from the
+lowered source graph to the bytes of the quantized model, nasc's and theirs, with the same samples in the same batches
+and the same method (MinMax), in seconds of processor time on one processor, the least of three; "beyond" is what
+remains without the forward passes.
 
 Weights are random, batch norms have the statistics of the samples, so that activations are of the size of trained ones.
 """
