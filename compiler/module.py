@@ -159,8 +159,8 @@ def with_values(network: Network, tensor_of: Callable[[str], Tensor], step_of: C
     recipes: dict[str, Recipe] = {}
     steps: dict[str, Step] = {}
     graph: Graph = network.graph
-    kept = Trained if graph.quantized else Source
     for op in graph.stored:
+        kept = Trained if op.kind == "weight" and graph.quantized else Source
         tensor = tensor_of(op.name).detach().clone()
         old = network.weights.recipe(op.name)
         if isinstance(old, Rounded):
