@@ -77,7 +77,8 @@ class Sensitivity:
             return None
         noise, loss = np.array(rows).T
         weights = 1 / (noise + np.median(noise))
-        found = float((loss * noise * weights**2).sum() / (noise**2 * weights**2).sum())
+        top, bottom = loss * noise * weights**2, noise**2 * weights**2
+        found = math.fsum(top) / math.fsum(bottom)  # in any order the same, as those read back have another
         return found if found > 0 else None
 
     def hurts(self) -> Mapping[str, Mapping[str, float]]:
