@@ -166,11 +166,11 @@ class Watched:
 
 def _watched(start: Loaded, data: Task | Data) -> Watched | None:
     """All random inputs that passes may learn from; None: there are none."""
-    from .compiler.calling import positional
+    from .compiler.execution import positional
     from .compiler.frontend.task import Task
 
     if isinstance(data, Task):
-        return Watched(positional(data.example_inputs.inputs, start.network))
+        return Watched(positional(data.example_inputs.inputs, start.network.graph))
     return None if start.drawn is None else Watched(start.drawn)
 
 
@@ -200,8 +200,7 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
     Raises:
         UsageError: they are not what the network takes.
     """
-    from .compiler.calling import positional
-    from .compiler.execution import InputError, batch_of
+    from .compiler.execution import InputError, batch_of, positional
     from .compiler.frontend.given import Given
     from .compiler.frontend.sources import inputs_of
     from .compiler.frontend.task import Task
@@ -213,7 +212,7 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
     try:
         if isinstance(data, Task):
             origin = RANDOM if _drawn(data) else data.calibration_source
-            inputs = positional(next(iter(data.calibration_batches(samples=count, size=count))), network)
+            inputs = positional(next(iter(data.calibration_batches(samples=count, size=count))), network.graph)
         else:
             origin = "the data given" if start.drawn is None else RANDOM
             inputs = Context.of(data, network=network).samples(count, "comparing")[0]

@@ -6,14 +6,14 @@ import sys
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .ir import NascError, UsageError
 from .ir.files import check_writable
 from .loading import load_task, resolved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from .compiler.dumps import Dumps
     from .compiler.frontend.task import Task
@@ -186,7 +186,6 @@ def _context(
     Raises:
         UsageError: there is no such model file, or an output is no place for a network.
     """
-    from .compiler.calling import positional
     from .compiler.files import check_places
     from .compiler.frontend.task import Task
     from .compiler.passes import Context
@@ -196,9 +195,5 @@ def _context(
         return Context.of(data, seed=seed, tell=tell, network=network)
     task = load_task(data) if isinstance(data, str) else data
     check_places(outputs, task.checkpoint, task.source)
-
-    def batches() -> Iterator[tuple[Any, ...]]:
-        for inputs in task.calibration_batches(samples=sys.maxsize):
-            yield positional(inputs, network)
-
-    return Context.of(batches, seed=seed, tell=tell, supervision=task.supervision)
+    batches = partial(task.calibration_batches, samples=sys.maxsize)
+    return Context.of(batches, seed=seed, tell=tell, supervision=task.supervision, network=network)

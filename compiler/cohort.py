@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..ir import STORED, Graph, NascError, Op, Type, ordered_graph
 from ..ir.axes import size
-from .execution import Frame, batch_of, compute, known_step, last_uses, unknown_step
+from .execution import Frame, batch_of, compute, known_step, last_uses, positional, unknown_step
 from .module import SMALLEST_STEP, with_values
 from .network import Network
 from .resizing.gather import growth_of
@@ -108,9 +108,11 @@ class Cohort(nn.Module):
     def __len__(self) -> int:
         return len(self._networks)
 
-    def forward(self, *inputs: Tensor) -> Any:
-        """Run all networks on the same inputs; returns the output, or a tuple where there are several."""
+    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+        """Run all networks on the same inputs, in their order or by name; returns the output, or a tuple where there
+        are several."""
         graph = self._graph
+        inputs = positional(named, graph) if named else inputs
         frame = Frame(graph, batch_of(graph, inputs), device=inputs[0].device if inputs else None)
         known = dict(zip((i.name for i in graph.inputs), inputs, strict=True))
         last = last_uses(graph)

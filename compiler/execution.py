@@ -16,6 +16,7 @@ from torch._ops import OpOverload
 from ..ir import SPECS, STORED, Attribute, Axis, Graph, NascError, Op, Step, Type
 from ..ir.axes import Batch, factors, has_batch, size
 from ..ir.graph import is_axis
+from .data import Inputs
 from .elements import block_steps, nearest, spread
 
 Kernel = Callable[["Frame", Op, list[Tensor]], "Tensor | tuple[Tensor, ...]"]
@@ -125,6 +126,22 @@ def last_uses(graph: Graph) -> dict[str, tuple[str, ...]]:
         if value not in graph.outputs:
             found[op] = (*found.get(op, ()), value)
     return found
+
+
+def positional(inputs: Inputs, graph: Graph) -> tuple[Tensor, ...]:
+    """Inputs as a graph takes them, in order.
+
+    Raises:
+        InputError: an input of the graph is not among them.
+    """
+    if isinstance(inputs, Tensor):
+        return (inputs,)
+    if isinstance(inputs, dict):
+        missing = [i.name for i in graph.inputs if i.name not in inputs]
+        if missing:
+            raise InputError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
+        return tuple(inputs[i.name] for i in graph.inputs)
+    return tuple(inputs)
 
 
 def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..ir import Graph, graph_digest, infer
 from ..ir.infer import Frozen
-from .execution import run, unknown_step
+from .execution import positional, run, unknown_step
 from .weights import Rounded, Store
 
 if TYPE_CHECKING:
@@ -83,9 +83,7 @@ class Network:
         Raises:
             InputError: an input is missing, or has another shape.
         """
-        from .calling import positional
-
-        inputs = positional(named, self) if named else inputs
+        inputs = positional(named, self.graph) if named else inputs
         with torch.no_grad():
             outputs = run(self.graph, self.values, inputs)
         return outputs[0] if len(outputs) == 1 else outputs
@@ -116,20 +114,14 @@ class Network:
             UsageError: the text is no pipeline, or names something that is not there.
             PassError: a pass refuses this graph.
         """
-        from .calling import positional
         from .passes.base import Context
         from .pipeline import parse_pipeline
         from .supervision import Supervision
 
         parsed = parse_pipeline(pipeline) if isinstance(pipeline, str) else pipeline
         supervision = Supervision.of(train_data, loss)
-
-        def seen() -> Iterator[tuple[Tensor, ...]]:
-            assert supervision is not None
-            return (positional(inputs, self) for inputs, _ in supervision.data().batches(256))
-
         if data is None and supervision is not None:
-            data = seen
+            data = supervision.inputs
         return parsed.run(self, Context.of(data, seed, tell, supervision, self))
 
     def module(self, *, learn_steps: bool = True) -> nn.Module:

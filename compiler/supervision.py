@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from .data import Data, as_data
+from .data import Data, Inputs, as_data
 from .training import Loss, default_loss
 from .training_settings import TrainingSettings
 
@@ -27,6 +27,10 @@ class Supervision:
     loss: Loss = default_loss
     settings: TrainingSettings = field(default_factory=TrainingSettings)
     importing: Callable[[], AbstractContextManager[None]] = nullcontext
+
+    def inputs(self) -> Iterator[Inputs]:
+        """The samples without their labels, batch by batch."""
+        return (inputs for inputs, _ in self.data().batches(256))
 
     @staticmethod
     def of(train_data: Any, loss: Loss | None = None) -> Supervision | None:

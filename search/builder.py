@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..compiler.calling import Positional, positional
 from ..compiler.cohort import Cohort, cohorts
 from ..compiler.data import Rows
+from ..compiler.execution import positional
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
 from ..compiler.passes import Context, Train
@@ -35,6 +35,7 @@ HELD_OUT = 5
 MOST_HELD_OUT = 10_000
 MOST_CONFIRMING = 50_000
 """Training samples that finalists which are not trained are confirmed on, at most."""
+NOTHING = Pipeline(())
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ class Candidate:
 
     network: Network
     deployable: Network
-    rest: Pipeline | None = None
+    rest: Pipeline = NOTHING
     trained: bool = False
 
     @property
@@ -125,7 +126,7 @@ class TaskBuilder:
 
     def finish(self, network: Candidate, pipeline: str) -> Candidate:
         """See `Builder.finish`."""
-        body, _, tail = _parts(network.rest or Pipeline(()))
+        body, _, tail = _parts(network.rest)
         made = body.run(network.network, self.context)
         return Candidate(made, tail.run(made, self.context), tail)
 
@@ -142,20 +143,17 @@ class TaskBuilder:
         module = network.network.module(learn_steps=training.learn_steps)
 
         def after(epoch: Epoch) -> bool:
-            return report is not None and report(epoch.number, self.assess(evaluating(module, network.network)))
+            return report is not None and report(epoch.number, self.assess(evaluating(module)))
 
-        training.fit(module, network.network, self.context, stop=after)
-        return self._deployable(network.network.with_trained(module), network.rest or Pipeline(()))
+        training.fit(module, self.context, stop=after)
+        return self._deployable(network.network.with_trained(module), network.rest)
 
     def train_all(self, networks: Sequence[Candidate], pipelines: Sequence[str]) -> list[Candidate | NascError]:
         """See `Builder.train_all`: networks of like structure are trained as one (`compiler.cohort`)."""
         found: dict[int, Candidate | NascError] = {}
         for together in cohorts([n.network for n in networks], self.tuning.cohort):
             members, texts = [networks[at] for at in together], [pipelines[at] for at in together]
-            made = (
-                self._train_cohort(members, texts[0]) if len(members) > 1 else [self._train_one(members[0], texts[0])]
-            )
-            found.update(zip(together, made, strict=True))
+            found.update(zip(together, self._train_cohort(members, texts[0]), strict=True))
         return [found[at] for at in range(len(networks))]
 
     def _train_one(self, network: Candidate, pipeline: str) -> Candidate | NascError:
@@ -171,13 +169,10 @@ class TaskBuilder:
         _, training, _ = _parts(parse_pipeline(pipeline))
         assert training is not None
         module = Cohort([m.network for m in members], learn_steps=training.learn_steps)
-        training.fit(module, members[0].network, self.context, together=True)
+        training.fit(module, self.context, together=True)
         diverged = NascError(f"{training} diverged", mend="Lower training.learning_rate.")
         made = zip(members, module.networks(), module.finite(), strict=True)
-        return [
-            self._deployable(network, member.rest or Pipeline(())) if finite else diverged
-            for member, network, finite in made
-        ]
+        return [self._deployable(network, member.rest) if finite else diverged for member, network, finite in made]
 
     def load(self, path: Path, pipeline: str) -> Candidate:
         """See `Builder.load`."""
@@ -237,7 +232,7 @@ class TaskBuilder:
 
     def _calibration(self) -> Iterable[Batch]:
         for inputs in self.task.calibration_batches(samples=4096):
-            yield positional(inputs, self.network)
+            yield positional(inputs, self.network.graph)
 
 
 def _parts(pipeline: Pipeline) -> tuple[Pipeline, Train | None, Pipeline]:
@@ -251,16 +246,15 @@ def _parts(pipeline: Pipeline) -> tuple[Pipeline, Train | None, Pipeline]:
     return Pipeline(body), None, tail
 
 
-def evaluating(module: nn.Module, network: Network) -> Callable[..., Any]:
+def evaluating(module: nn.Module) -> Callable[..., Any]:
     """The module as a run in evaluation mode, whatever mode it is in."""
-    wrapped = Positional(module, network)
 
     def run(*args: Tensor, **kwargs: Tensor) -> Any:
         was = module.training
         module.eval()
         try:
             with torch.no_grad():
-                return wrapped(*args, **kwargs)
+                return module(*args, **kwargs)
         finally:
             module.train(was)
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor
 
-from ..compiler.calling import positional
 from ..compiler.data import Rows
+from ..compiler.execution import positional
 from ..compiler.frontend.task import Task
 from ..compiler.network import Network
 from ..ir import Encoding, Graph, NascError, Op, format_named, structure_digest
@@ -288,7 +288,7 @@ class TaskJudge:
             inputs = data.take(slice(0, min(count, len(data))))[0]
         else:
             inputs = next(iter(self.task.calibration_batches(samples=count, size=count)))
-        return positional(inputs, self.network)
+        return positional(inputs, self.network.graph)
 
 
 def keep_measurements(output: Path) -> Callable[[str, Measurement], None]:
@@ -304,7 +304,7 @@ def session_run(session: Session | IsolatedSession, network: Network) -> Callabl
     """A session as a run that takes what the network takes."""
 
     def run(*args: Tensor, **kwargs: Tensor) -> Any:
-        inputs = positional(dict(kwargs), network) if kwargs else args
+        inputs = positional(kwargs, network.graph) if kwargs else args
         return session.run([t.numpy() for t in inputs])
 
     return run

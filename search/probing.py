@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from ..compiler.calling import positional
+from ..compiler.execution import positional
 from ..compiler.passes.base import Batch
 from .builder import SHARED, TaskBuilder
 from .quality import fidelity_batches
@@ -37,7 +37,7 @@ def task_sensitivity(
     if not batches:
         left = samples
         for inputs in fidelity_batches(task, BATCH):
-            batch = tuple(t[:left] for t in positional(inputs, network))
+            batch = tuple(t[:left] for t in positional(inputs, network.graph))
             batches.append(batch)
             left -= len(batch[0])
             if left <= 0:
@@ -56,7 +56,7 @@ def _labelled(builder: TaskBuilder, samples: int) -> tuple[list[Batch], list[Ten
     for inputs, y in data.batches(BATCH):
         if y is None or left <= 0:
             break
-        batches.append(tuple(t[:left] for t in positional(inputs, builder.network)))
+        batches.append(tuple(t[:left] for t in positional(inputs, builder.network.graph)))
         labels.append(y[:left])
         left -= len(labels[-1])
     return batches, labels

@@ -85,10 +85,10 @@ def _emission(network: Network, manifest: Manifest, metadata: Mapping[str, str])
 
 def _inputs(network: Network, task: Task | None) -> tuple[torch.Tensor, ...]:
     """Real inputs where there is a task, otherwise standard normal ones."""
-    from ..compiler.calling import positional
+    from ..compiler.execution import positional
 
     if task is not None:
-        return positional(next(iter(task.calibration_batches(samples=CHECKED, size=CHECKED))), network)
+        return positional(next(iter(task.calibration_batches(samples=CHECKED, size=CHECKED))), network.graph)
     random = torch.Generator().manual_seed(0)
     shapes = [tuple(size(a, network.graph.sizes, CHECKED) for a in i.type.axes) for i in network.graph.inputs]
     return tuple(torch.randn(shape, generator=random) for shape in shapes)

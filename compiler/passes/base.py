@@ -14,8 +14,8 @@ from torch import Tensor
 
 from ...ir import Encoding, Graph, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
-from ..calling import positional
 from ..data import Inputs
+from ..execution import positional
 from ..network import Network
 from ..supervision import Supervision
 from ..weights import Trained
@@ -67,7 +67,7 @@ class Context:
             assert data is not None
             for batch in data() if callable(data) else [data] if isinstance(data, Tensor | dict) else data:
                 if network is not None:
-                    yield positional(batch, network)
+                    yield positional(batch, network.graph)
                 elif isinstance(batch, dict):
                     raise UsageError("these inputs go by names, and no network says in which order it takes them")
                 else:

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from ...ir import UsageError
-from ..calling import Positional
 from ..data import Data, Rows
 from ..distillation import Teacher
 from ..network import Network
@@ -84,7 +83,7 @@ class Train(Pass):
                 " the real-numbered one, or give distillation=0"
             )
         module = network.module(learn_steps=self.learn_steps)
-        result = self.fit(module, network, context)
+        result = self.fit(module, context)
         first, last = result.epochs[0].training_loss, result.epochs[-1].training_loss
         loss = f"mean loss {first:.4g} in the first and {last:.4g} in the last"
         loss += ": it grew, so lower learning_rate" if last > first else ""
@@ -94,7 +93,6 @@ class Train(Pass):
     def fit(
         self,
         module: nn.Module,
-        network: Network,
         context: Context,
         *,
         together: bool = False,
@@ -103,8 +101,7 @@ class Train(Pass):
         """Train a module of a network in place.
 
         Args:
-            module: of `network`, or of a cohort of networks that take the same inputs.
-            network: knows the names of the inputs.
+            module: of a network, or of a cohort of networks.
             context: has the data, the seed and the network to learn from.
             together: the module is a cohort.
             stop: asked after each epoch; training ends when it says True.
@@ -128,10 +125,10 @@ class Train(Pass):
             patience=None,
             seed=context.seed,
         )
-        teacher = Teacher(context.source or network, self.distillation) if self.distillation else None
+        teacher = Teacher(context.source, self.distillation) if context.source is not None else None
         with supervision.importing():
             return train(
-                Positional(module, network),
+                module,
                 self._chosen(supervision),
                 settings,
                 loss=supervision.loss,
