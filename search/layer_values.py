@@ -33,6 +33,16 @@ class LayerValue:
     place: str
     sqnr_db: float
 
+    @property
+    def agrees(self) -> bool:
+        """Whether the numbers agree as much as a deployed file's must."""
+        return self.sqnr_db >= TOLERANCE_DB
+
+    @property
+    def named(self) -> str:
+        """The layer with the user's line: `%fc (net.py:7)`."""
+        return f"%{self.layer} ({self.place})" if self.place else f"%{self.layer}"
+
 
 @dataclass(frozen=True)
 class LayerValues:
@@ -51,7 +61,7 @@ class LayerValues:
     @property
     def first_below(self) -> LayerValue | None:
         """The first layer whose numbers agree less than a deployed file's must."""
-        return next((v for v in self.values if v.sqnr_db < TOLERANCE_DB), None)
+        return next((v for v in self.values if not v.agrees), None)
 
     @property
     def holds(self) -> bool | None:
@@ -63,8 +73,7 @@ class LayerValues:
             return self.unseen
         hidden = f"; {self.hidden} more have no value in the file" if self.hidden else ""
         if (first := self.first_below) is not None:
-            at = f" ({first.place})" if first.place else ""
-            text = f"the first of {len(self.values)} layers that differs is %{first.layer}{at}"
+            text = f"the first of {len(self.values)} layers that differs is {first.named}"
             return f"{text}: {first.sqnr_db:.1f} dB{hidden}"
         worst = min(self.values, key=lambda v: v.sqnr_db)
         least = "all bits" if math.isinf(worst.sqnr_db) else f"at least {worst.sqnr_db:.1f} dB (%{worst.layer})"
@@ -91,9 +100,9 @@ def layer_values(network: Network, target: Target, inputs: Sequence[Tensor], dep
 
     def observe(name: str, ours: Tensor) -> None:
         if name in theirs:
-            at, other = found[name].location, theirs.pop(name).astype("float64")
+            other = theirs.pop(name).astype("float64")
             ratio = sqnr_db(ours.double().numpy(), other) if other.shape == tuple(ours.shape) else -math.inf
-            values.append(LayerValue(name, "" if at is None else str(at), ratio))
+            values.append(LayerValue(name, str(found[name].location or ""), ratio))
 
     with torch.no_grad():
         run(network.graph, network.values, inputs, observe=observe)

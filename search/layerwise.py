@@ -18,7 +18,6 @@ from ..targets.agree import sqnr_db
 from ..targets.onnx.showing import showing
 from ..targets.plan import INTEGER_KERNELS
 from .artifacts import artifact_of
-from .judge import TOLERANCE_DB
 from .layer_values import LayerValue
 
 SAME = 0.999
@@ -68,7 +67,7 @@ class LayerwiseAgreement:
     @property
     def first_result_below(self) -> LayerValue | None:
         """The first of the last layers whose numbers agree less than a deployed file's must."""
-        return next((v for v in self.results if v.sqnr_db < TOLERANCE_DB), None)
+        return next((v for v in self.results if not v.agrees), None)
 
     @property
     def same(self) -> float:
@@ -97,8 +96,7 @@ class LayerwiseAgreement:
             worst = min(self.values, key=lambda v: v.same)
             text += f", at least {worst.same:.3%} in each (%{worst.value})"
         if (last := self.first_result_below) is not None:
-            at = f" ({last.place})" if last.place else ""
-            text += f"; but behind them the last layer %{last.layer}{at} gives other numbers: {last.sqnr_db:.1f} dB"
+            text += f"; but behind them the last layer {last.named} gives other numbers: {last.sqnr_db:.1f} dB"
         return text + ("; the copy that shows its integers runs other kernels" if self.kernels_differ else "")
 
 
