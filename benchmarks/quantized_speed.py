@@ -1,15 +1,19 @@
 """All layers in 8 bits by nasc, against ONNX Runtime's own `quantize_static` and against float, side by side.
 
-    python benchmarks/quantized_speed.py [--networks resnet18,mlp] [--seconds 6] [--samples 128]
+    python benchmarks/quantized_speed.py [--networks resnet18,mlp] [--tries 20] [--visits 100] [--samples 128]
 
-One thread. For every network `quantize_static` (after `quant_pre_process`) is tried at each of its settings; all of
-them, nasc's files (steps per channel, or per tensor in linear layers; what does not pay left real, or all layers in
-integers) and the float one are then timed in turns, in several visits. The best setting of either is the fastest one;
-with theirs, each of its calibration methods gives an output error on inputs that nobody calibrated on, of which the
-smallest counts. Behind it stands by which kernels the two files differ. The second table holds the time from the
-lowered source graph to the bytes of the quantized model, nasc's and theirs, with the same samples in the same batches
-and the same method (MinMax), in seconds of processor time on one processor, the least of three; "beyond" is what
-remains without the forward passes.
+One thread. For every network `quantize_static` (after `quant_pre_process`) is tried at each of its settings, and nasc
+at each of its own (steps per channel, or per tensor in linear, in wide, or in all layers; all layers in integers, or
+what does not pay left real). In every visit all files are loaded anew, in random order, and run in turns for a moment:
+where a session lies in memory changes its latency by several percent for as long as it lives, so one session of each
+would tell little. The first visits choose the fastest setting of either side; further ones compare these two and float,
+since the smallest of several noisy figures is smaller than it should be. With the best setting of theirs each
+calibration method gives an output error on inputs that nobody calibrated on, of which the smallest counts. Behind it
+stands by which kernels the two files differ.
+
+The second table holds the time from the lowered source graph to the bytes of the quantized model, nasc's and theirs,
+with the same samples in the same batches and the same method (MinMax), in seconds of processor time on one processor,
+the least of seven; "beyond" is what remains without the forward passes.
 
 Weights are random, batch norms have the statistics of the samples, so that activations are of the size of trained ones.
 """
@@ -20,13 +24,15 @@ import argparse
 import logging
 import math
 import os
+import random
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import nasc
@@ -35,10 +41,12 @@ import onnxruntime.quantization as ortq
 import torch
 from nasc.compiler.execution import run
 from nasc.compiler.passes.calibrate import channels_last
+from nasc.ir import Op, operand
+from nasc.ir.axes import size
 from nasc.targets import check_placement, target_named
 from nasc.targets.agree import agree
 from nasc.targets.latency import LatencyMeter
-from nasc.targets.statistics import Ratio, judge, undisturbed, undisturbed_ratio
+from nasc.targets.statistics import Ratio, judge, paired_ratio
 from onnxruntime.quantization.shape_inference import quant_pre_process
 from torch import Tensor, nn
 
@@ -47,16 +55,27 @@ PIPELINE = (
     "cleanup | fold-batch-norm | merge-linear | quantize{weights=i8, activations=u8} | SETTING"
     " | calibrate{METHOD} | legalize"
 )
-OURS = {
-    "channel": "place{only=faster}",
-    "linear/tensor": "quantize{layers=linear, weights=i8, activations=u8, per=tensor} | place{only=faster}",
-    "all": "place",
+WIDE = 192
+"""Layers of more output channels than this pay for steps per channel, by about 1.5 ns a channel."""
+PER_TENSOR: dict[str, Callable[[Op, int], bool]] = {
+    "channel": lambda layer, width: False,
+    "linear/tensor": lambda layer, width: layer.kind == "linear",
+    "wide/tensor": lambda layer, width: width > WIDE,
+    "tensor": lambda layer, width: True,
 }
-"""Settings of nasc: passes behind `quantize`."""
+"""By setting of nasc, which layers (by kind and output channels) have steps per tensor."""
+PLACES = {"": "place", ", faster": "place{only=faster}"}
+OURS = [steps + place for steps in PER_TENSOR for place in PLACES]
+BOTH = "channel, faster"
+"""The setting whose time to the bytes is taken."""
 BATCH = 16
 CONFIDENCE, MARGIN = 0.99, 0.02
 """Of the verdicts."""
-REPEATS = 3
+VISIT_S = 0.2
+"""How long a file runs in one visit."""
+SLOW = 1.2
+"""Settings this much slower than the fastest of their side are left out of further visits."""
+REPEATS = 7
 """How often the time to the bytes is taken; the least counts."""
 U8, S8 = ortq.QuantType.QUInt8, ortq.QuantType.QInt8
 QDQ, QOPERATOR = ortq.QuantFormat.QDQ, ortq.QuantFormat.QOperator
@@ -170,10 +189,10 @@ class Reader(ortq.CalibrationDataReader):
         return None if batch is None else {self.name: batch.numpy()}
 
 
-def quantized(source: Path, target: Path, setting: Setting, batches: list[Tensor], name: str, method: str) -> bytes:
+def quantized(source: Path, target: Path, setting: Setting, reader: Reader, method: str) -> bytes:
     """A float model quantized by ONNX Runtime."""
     ortq.quantize_static(
-        source, target, Reader(name, batches), quant_format=setting.format, per_channel=setting.per_channel,
+        source, target, reader, quant_format=setting.format, per_channel=setting.per_channel,
         reduce_range=setting.reduce_range, activation_type=setting.activations, weight_type=setting.weights,
         calibrate_method=METHODS[method], extra_options={"ActivationSymmetric": setting.activations == S8},
     )  # fmt: skip
@@ -215,32 +234,49 @@ def least(*functions: Callable[[], Any]) -> list[float]:
 
 
 @dataclass
-class Rounds:
-    """Runs that take turns, visited again and again, so that each is seen at the machine's best.
+class Visits:
+    """Files run in turns in many visits, loaded anew for each.
 
     Args:
-        meter: of one visit.
-        runs: by name.
-        seconds: of every round so far, by name.
+        files: models by name.
+        feed: the inputs.
+        seconds: the latency in every visit so far, by name.
     """
 
-    meter: LatencyMeter
-    runs: Mapping[str, Any]
+    files: Mapping[str, bytes]
+    feed: list[np.ndarray]
     seconds: dict[str, list[float]] = field(default_factory=dict[str, list[float]])
 
-    def visit(self) -> None:
-        """Measure all of them for a while."""
-        for name, latency in self.meter.measure_together(self.runs).items():
-            self.seconds.setdefault(name, []).extend(latency.rounds_s)
+    def visit(self, names: Sequence[str]) -> None:
+        """Measure some of them for a moment."""
+        order = random.sample(names, len(names))
+        runs = {name: CPU.load(self.files[name]).bind(self.feed) for name in order}
+        meter = LatencyMeter(budget_s=VISIT_S * len(runs), lock=False, width=1e-9)
+        for name, latency in meter.measure_together(runs).items():
+            self.seconds.setdefault(name, []).append(latency.median_s)
+
+    def choose(self, sides: Sequence[Sequence[str]], visits: int) -> list[str]:
+        """The fastest file of each side, by visits to all that may be."""
+        left = [list(side) for side in sides]
+        for _ in range(visits):
+            self.visit([name for side in left for name in side])
+            best = [min(map(self.median_s, side)) for side in left]
+            left = [[n for n in side if self.median_s(n) < SLOW * s] for side, s in zip(left, best, strict=True)]
+        return [min(side, key=self.median_s) for side in left]
+
+    def compare(self, names: Sequence[str], visits: int) -> None:
+        """Forget all latencies and measure these files."""
+        self.seconds.clear()
+        for _ in range(visits):
+            self.visit(names)
 
     def ratio(self, name: str, other: str) -> Ratio:
-        """One run over another."""
-        return undisturbed_ratio(self.seconds[name], self.seconds[other], CONFIDENCE)
+        """One file over another, from visit to visit."""
+        return paired_ratio(self.seconds[name], self.seconds[other], CONFIDENCE)
 
-    def best_s(self, name: str) -> float:
-        """The latency of a run at the machine's best."""
-        times_s = np.array(self.seconds[name])
-        return float(np.median(times_s[undisturbed([times_s])]))
+    def median_s(self, name: str) -> float:
+        """The latency of a file."""
+        return median(self.seconds[name])
 
 
 def judged(ratio: Ratio) -> str:
@@ -248,111 +284,152 @@ def judged(ratio: Ratio) -> str:
     return str(judge(ratio, MARGIN, CONFIDENCE).value)
 
 
-def apart(mine: Mapping[str, int], theirs: Mapping[str, int]) -> str:
+def within(ratio: Ratio) -> str:
+    """How much faster a ratio says that a run is, with its interval."""
+    ends = ratio.interval
+    return f"{1 / ratio.value:6.3f}x [{1 / ends.high:.3f}, {1 / ends.low:.3f}]"
+
+
+def apart(mine: bytes, theirs: bytes) -> str:
     """By which kernels two models differ, such as `-1 DequantizeLinear`."""
-    more = {kind: mine.get(kind, 0) - theirs.get(kind, 0) for kind in sorted({*mine, *theirs})}
+    ours, others = (CPU.load(model, placed=True).placement().kernels for model in (mine, theirs))
+    more = {kind: ours.get(kind, 0) - others.get(kind, 0) for kind in sorted({*ours, *others})}
     return " ".join(f"{count:+d} {kind}" for kind, count in more.items() if count) or "the same"
 
 
-def compare(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, str]:
-    """The lines of both tables for one network."""
-    make, shape, timed = NETWORKS[name]
-    torch.manual_seed(0)
-    samples = torch.randn(options.samples, *shape)
-    fresh = torch.randn(64, *shape)
-    model = settled(make(), samples[:BATCH])
-    batches = list(samples.split(BATCH))
-    network = nasc.lower(model, samples[:3])
-    real = network.apply("cleanup | fold-batch-norm | merge-linear")
-    input_name = real.graph.inputs[0].name
-    path, prepared = folder / "float.onnx", folder / "prepared.onnx"
-    CPU.emit(real.graph, real.weights).save(path)
-    quant_pre_process(path, prepared)
+class Case:
+    """One network, its samples, and both ways to quantize it.
 
-    def ours(method: str, setting: str = OURS["channel"]) -> tuple[nasc.Network, bytes]:
-        made = network.apply(PIPELINE.replace("METHOD", method).replace("SETTING", setting), data=batches)
+    Args:
+        name: one of `NETWORKS`.
+        samples: how many to calibrate on.
+        folder: for files.
+    """
+
+    def __init__(self, name: str, samples: int, folder: Path) -> None:
+        make, shape, timed = NETWORKS[name]
+        torch.manual_seed(0)
+        self.name, self.samples, self.folder = name, samples, folder
+        given = torch.randn(samples, *shape)
+        self.fresh = torch.randn(64, *shape)
+        self.feed = [self.fresh[:timed].numpy()]
+        self.batches = list(given.split(BATCH))
+        self.network = nasc.lower(settled(make(), given[:BATCH]), given[:3])
+        self.real = self.network.apply("cleanup | fold-batch-norm | merge-linear")
+        self.path, self.prepared = folder / "float.onnx", folder / "prepared.onnx"
+        CPU.emit(self.real.graph, self.real.weights).save(self.path)
+        quant_pre_process(self.path, self.prepared)
+
+    def ours(self, method: str, setting: str = BOTH) -> tuple[nasc.Network, bytes]:
+        """The network and the model that nasc makes of the source graph."""
+        pipeline = PIPELINE.replace("METHOD", method).replace("SETTING", self.setting(setting))
+        made = self.network.apply(pipeline, data=self.batches)
         return made, CPU.emit(made.graph, made.weights).model
 
-    values = {op.name: real.weights.real(op.name) for op in real.graph.stored}
-    session = CPU.load(prepared)
-    ours(f"method=minmax, samples={BATCH}")
-    with on_one_processor(), torch.no_grad():
-        ours_s, forward_s, theirs_s, their_forward_s = least(
-            lambda: ours(f"method=minmax, samples={options.samples}"),
-            lambda: [run(real.graph, values, (channels_last(b),)) for b in batches],
-            lambda: quantized(prepared, folder / "theirs.onnx", SETTINGS[0], batches, input_name, "MinMax"),
-            lambda: [session.run([b.numpy()]) for b in batches],
+    def setting(self, name: str) -> str:
+        """The passes of one of `OURS`."""
+        steps, comma, place = name.partition(", ")
+        graph = self.real.graph
+        layers = [op for op in graph.ops if op.kind in ("conv2d", "linear")]
+        widths = [size(graph.types[operand(op, "weight") or ""].axes[0], graph.sizes) for op in layers]
+        chosen = [op.name for op, width in zip(layers, widths, strict=True) if PER_TENSOR[steps](op, width)]
+        found = PLACES[comma + place]
+        if chosen:
+            found = f"quantize{{layers=[{', '.join(chosen)}], weights=i8, activations=u8, per=tensor}} | {found}"
+        return found
+
+    def theirs(self, setting: Setting, batches: list[Tensor], method: str) -> bytes:
+        """The model that `quantize_static` makes of the prepared one."""
+        reader = Reader(self.real.graph.inputs[0].name, batches)
+        return quantized(self.prepared, self.folder / "theirs.onnx", setting, reader, method)
+
+    def time_to_bytes(self) -> str:
+        """The line of the second table."""
+        values = {op.name: self.real.weights.real(op.name) for op in self.real.graph.stored}
+        session = CPU.load(self.prepared)
+        self.ours(f"method=minmax, samples={BATCH}")
+        with on_one_processor(), torch.no_grad():
+            ours_s, forward_s, theirs_s, their_forward_s = least(
+                lambda: self.ours(f"method=minmax, samples={self.samples}"),
+                lambda: [run(self.real.graph, values, (channels_last(b),)) for b in self.batches],
+                lambda: self.theirs(SETTINGS[0], self.batches, "MinMax"),
+                lambda: [session.run([b.numpy()]) for b in self.batches],
+            )
+        beyond, their_beyond = ours_s - forward_s, theirs_s - their_forward_s
+        return (
+            f"{self.name:13} {ours_s:8.2f} {forward_s:8.2f} {beyond:8.2f} {theirs_s:9.2f} {their_forward_s:8.2f}"
+            f" {their_beyond:8.2f}   1/{theirs_s / ours_s:.1f}   1/{their_beyond / max(beyond, 1e-3):.1f}"
         )
 
-    feed = [fresh[:timed].numpy()]
-    kernels: dict[str, Mapping[str, int]] = {}
-    sessions: dict[str, Any] = {}
-    floats: dict[str, str] = {}
-    for setting, passes in OURS.items():
-        made, mine = ours(f"samples={options.samples}", passes)
-        sessions[setting] = CPU.load(mine, placed=True)
-        placed = sessions[setting].placement()
-        kernels[setting] = placed.kernels
-        floats[setting] = ", ".join(check_placement(CPU.plan(made.graph), placed).float_layers) or "none"
-    float_run = CPU.load(path).bind(feed)
-    runs: dict[str, Any] = {setting: session.bind(feed) for setting, session in sessions.items()}
-    for setting in SETTINGS:
-        try:
-            model_bytes = quantized(prepared, folder / "s.onnx", setting, batches[:1], input_name, "MinMax")
-            their_session = CPU.load(model_bytes, placed=True)
-            kernels[str(setting)] = their_session.placement().kernels
-            runs[str(setting)] = their_session.bind(feed)
-        except (nasc.NascError, RuntimeError, ValueError) as error:
-            print(f"  {name}: quantize_static {setting}: {str(error)[:100]}")
-    found = Rounds(LatencyMeter(budget_s=options.seconds, lock=False, width=1e-9), {**runs, "float": float_run})
-    for _ in range(options.visits):
-        found.visit()
-    best = min((s for s in SETTINGS if str(s) in runs), key=lambda s: found.ratio(str(s), "float").value)
-    own = min(sessions, key=lambda s: found.ratio(s, "float").value)
-    reference = lambda x: CPU.load(path).run([x.numpy()])  # noqa: E731
-    error = agree(reference, lambda x: sessions[own].run([x.numpy()]), [fresh]).sqnr_db
-    errors: dict[str, float] = {}
-    for method in METHODS:
-        given = batches if method == "MinMax" else [batches[0][:8]]
-        theirs = CPU.load(quantized(prepared, folder / "e.onnx", best, given, input_name, method))
-        errors[method] = agree(reference, lambda x, s=theirs: s.run([x.numpy()]), [fresh]).sqnr_db
-    their_method = max(errors, key=lambda m: errors[m])
-    against_float, against_theirs = found.ratio(own, "float"), found.ratio(own, str(best))
-    first = (
-        f"{name:13} {found.best_s('float') * 1e3:8.2f} {found.best_s(own) * 1e3:8.2f}"
-        f" {1 / against_float.value:6.2f}x {judged(against_float):9} {found.best_s(str(best)) * 1e3:8.2f}"
-        f" {1 / against_theirs.value:6.2f}x {judged(against_theirs):9} {error:6.1f} {errors[their_method]:6.1f}"
-        f"  {own}; {best}, {their_method}; float layers: {floats[own]};"
-        f" kernels: {apart(kernels[own], kernels[str(best)])}"
-    )
-    beyond, their_beyond = ours_s - forward_s, theirs_s - their_forward_s
-    second = (
-        f"{name:13} {ours_s:8.2f} {forward_s:8.2f} {beyond:8.2f} {theirs_s:9.2f} {their_forward_s:8.2f}"
-        f" {their_beyond:8.2f}   1/{theirs_s / ours_s:.1f}   1/{their_beyond / max(beyond, 1e-3):.1f}"
-    )
-    return first, second
+    def latencies(self, tries: int, visits: int) -> str:
+        """The line of the first table."""
+        files = {"float": self.path.read_bytes()}
+        floats: dict[str, str] = {}
+        for name in OURS:
+            made, model = self.ours(f"samples={self.samples}", name)
+            if model in files.values():
+                continue
+            files[name] = model
+            placed = CPU.load(files[name], placed=True).placement()
+            floats[name] = ", ".join(check_placement(CPU.plan(made.graph), placed).float_layers) or "none"
+        settings = {str(setting): setting for setting in SETTINGS}
+        for name, setting in list(settings.items()):
+            try:
+                files[name] = self.theirs(setting, self.batches[:1], "MinMax")
+                CPU.load(files[name])
+            except (nasc.NascError, RuntimeError, ValueError) as error:
+                print(f"  {self.name}: quantize_static {name}: {str(error)[:100]}")
+                del settings[name]
+        found = Visits(files, self.feed)
+        own, best = found.choose([list(floats), list(settings)], tries)
+        found.compare([own, best, "float"], visits)
+        error, (their_method, their_error) = self.sqnr_db(files[own]), self.their_least_error(settings[best])
+        against_float, against_theirs = found.ratio(own, "float"), found.ratio(own, best)
+        return (
+            f"{self.name:13} {found.median_s('float') * 1e3:8.2f} {found.median_s(own) * 1e3:8.2f}"
+            f" {1 / against_float.value:6.2f}x {judged(against_float):9} {found.median_s(best) * 1e3:8.2f}"
+            f" {within(against_theirs)} {judged(against_theirs):9} {error:6.1f} {their_error:6.1f}"
+            f"  {own}; {best}, {their_method}; float layers: {floats[own]}; kernels: {apart(files[own], files[best])}"
+        )
+
+    def sqnr_db(self, model: bytes) -> float:
+        """How far a model's outputs are from the float model's, on fresh inputs."""
+        reference, session = CPU.load(self.path), CPU.load(model)
+        return agree(lambda x: reference.run([x.numpy()]), lambda x: session.run([x.numpy()]), [self.fresh]).sqnr_db
+
+    def their_least_error(self, setting: Setting) -> tuple[str, float]:
+        """The calibration method of theirs with the highest SQNR in dB; slow ones see half of a batch."""
+        errors: dict[str, float] = {}
+        for method in METHODS:
+            batches = self.batches if method == "MinMax" else [self.batches[0][:8]]
+            errors[method] = self.sqnr_db(self.theirs(setting, batches, method))
+        return max(errors.items(), key=lambda entry: entry[1])
 
 
 def main() -> None:
     """Print both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", default=",".join(NETWORKS))
-    parser.add_argument("--seconds", type=float, default=6.0, help="of one visit to all files of a network")
-    parser.add_argument("--visits", type=int, default=5)
+    parser.add_argument("--tries", type=int, default=20, help="visits that choose the settings")
+    parser.add_argument("--visits", type=int, default=100, help="visits that compare the chosen ones")
     parser.add_argument("--samples", type=int, default=128)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
     logging.disable(logging.WARNING)
     torch.set_num_threads(2)
-    lines: list[tuple[str, str]] = []
+    latencies: list[str] = []
+    times: list[str] = []
     for name in options.networks.split(","):
         with tempfile.TemporaryDirectory() as folder:
-            lines.append(compare(name, options, Path(folder)))
-            print(*lines[-1], sep="\n", flush=True)
+            case = Case(name, options.samples, Path(folder))
+            times.append(case.time_to_bytes())
+            print(times[-1], flush=True)
+            latencies.append(case.latencies(options.tries, options.visits))
+            print(latencies[-1], flush=True)
     print("\nms: float, nasc, over float; quantize_static's best, nasc over it; SQNR in dB: nasc, theirs")
-    print(*(first for first, _ in lines), sep="\n")
+    print(*latencies, sep="\n")
     print("\nCPU s: nasc, forward passes, beyond; quantize_static, forward passes, beyond; ratios (bars: 1/2, 1/10)")
-    print(*(second for _, second in lines), sep="\n")
+    print(*times, sep="\n")
 
 
 if __name__ == "__main__":

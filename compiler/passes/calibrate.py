@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ...ir import Format, Op, Step, UsageError, rebuilt
+from ...ir import Format, Op, Step, UsageError, operand, rebuilt
 from ...ir.axes import has_batch
 from ..elements import in_blocks
 from ..execution import run
@@ -234,7 +234,9 @@ def observed(
                 ranges[name].append((float(ends[0]), float(ends[1])))
                 found[name].append(thinned(values, ends, kept // len(batches), len(found[name])))
 
-        values = {op.name: network.weights.real(op.name) for op in network.graph.stored}
+        kernels = {operand(op, "weight") for op in network.graph.ops if op.kind == "conv2d"}
+        stored = {op.name: network.weights.real(op.name) for op in network.graph.stored}
+        values = {name: channels_last(value) if name in kernels else value for name, value in stored.items()}
         with torch.no_grad():
             for inputs in batches:
                 given = tuple(map(channels_last, inputs))
@@ -244,7 +246,8 @@ def observed(
 
 
 def channels_last(images: Tensor) -> Tensor:
-    """Images laid out so that convolutions and pools on processors run fastest; other tensors as they are."""
+    """Images, or weights of convolutions, laid out so that convolutions and pools on processors run fastest; other
+    tensors as they are."""
     return images.contiguous(memory_format=torch.channels_last) if images.dim() == 4 else images
 
 

@@ -2,18 +2,20 @@
 
 All prices are nanoseconds of one thread of a processor with AVX-512 VNNI under ONNX Runtime 1.31.1, per sample with a
 batch of one, so that what a call costs whatever its size counts in full. Those of layers are rounded from what
-`benchmarks/integer_prices.py` fits to some fifty layers. They are off by a fifth in the median; what 4 to 16 channels
-cost in codes they make up to 2.6 times as much as it is. The others are medians of its second table, of ops between two
-convolutions, less what a kernel of one element takes.
+`benchmarks/integer_prices.py` fits to the layers of fifteen networks, where weights and large maps come from beyond the
+core's caches, and to some fifty layers alone. They are off by a seventh in the median. The others are medians of its
+last table, of ops between two convolutions, less what a kernel of one element takes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import cast
 
-from ...ir import Graph, Op, operand
+from ...ir import Axis, Graph, Op
 from ...ir.axes import size
+from ...ir.graph import is_axis
 from .integers import CARRIERS, CLAMPS, MOVERS, is_stored, numbers, takes_codes
 
 CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
@@ -23,18 +25,23 @@ CALL_NS = {"real": 1000.0, "codes": 1800.0}
 """Of a layer. Chains of 1 and of 9 layers of 16 channels on one pixel: 1.1 and 1.8 us a convolution, 1.0 and 2.6 a
 linear layer."""
 LAYER_NS: dict[tuple[str, str], tuple[float, ...]] = {
-    ("conv", "real"): (0.018, 0.05, 0.3),
-    ("conv", "codes"): (0.005, 0.2, 1.1, 1.7),
-    ("depthwise", "real"): (0.015, 0.4),
-    ("depthwise", "codes"): (0.075, 0.2),
-    ("ragged depthwise", "real"): (0.025, 0.4),
-    ("ragged depthwise", "codes"): (0.28, 0.3),
-    ("groups", "real"): (0.013, 0.2, 1.6),
-    ("groups", "codes"): (0.003, 0.9, 5.0),
-    ("linear", "real"): (0.0195, 0.4),
-    ("linear", "codes"): (0.0025, 1.0),
+    ("conv", "real"): (0.014, 0.07, 0.03, 0.12, 0.1),
+    ("conv", "codes"): (0.0035, 0.2, 0.42, 1.5, 0.04, 0.04),
+    ("depthwise", "real"): (0.021, 0.23, 0.3, 0.1),
+    ("depthwise", "codes"): (0.041, 0.31, 0.1, 0.02),
+    ("ragged depthwise", "real"): (0.022, 0.26, 0.76, 0.1),
+    ("ragged depthwise", "codes"): (0.14, 0.43, 0.14, 0.02),
+    ("groups", "real"): (0.013, 0.13, 1.1, 0.52, 0.1),
+    ("groups", "codes"): (0.0005, 0.77, 3.7, 0.09, 0.02),
+    ("narrow groups", "real"): (850.0, 0.013, 0.43, 0.0, 0.1),
+    ("narrow groups", "codes"): (0.0, 0.77, 3.7, 0.09, 0.02),
+    ("linear", "real"): (0.017, 0.16, 0.15, 0.0),
+    ("linear", "codes"): (0.0019, 0.88, 0.047, 0.0),
 }
 """Of the amounts in `amounts`, by class of layer."""
+CACHED_BYTES = 600_000
+"""Up to which the maps that a layer reads and gives, and the real weights of all layers, stay in a core's caches of
+2 MB."""
 ROUNDING_NS, READING_NS = 0.28, 0.17
 """Rounding an element; reading it back."""
 NODE_NS = 1000.0
@@ -77,56 +84,75 @@ def elements(graph: Graph, name: str) -> int:
     return prod(lengths(graph, name))
 
 
-def layer_ns(graph: Graph, layer: Op, how: str) -> float:
-    """What a layer costs in itself, in `real` numbers or in `codes`."""
-    weight = lengths(graph, operand(layer, "weight") or "")
-    groups = layer.attribute("groups", 1)
-    made = lengths(graph, layer.name)
-    kind, found = amounts(layer.kind, weight, made, groups if isinstance(groups, int) else 1, how)
+def keeps_weights(graph: Graph) -> bool:
+    """Whether all weights stay in the caches from call to call."""
+    return 4 * sum(elements(graph, op.name) for op in graph.stored) <= CACHED_BYTES
+
+
+def layer_ns(graph: Graph, layer: Op, how: str, *, kept: bool) -> float:
+    """What a layer costs in itself, in `real` numbers or in `codes`, with weights that are `kept` in caches or not."""
+    kind, found = layer_amounts(graph, layer, how, kept=kept)
     total = CALL_NS[how] + sum(a * b for a, b in zip(LAYER_NS[kind, how], found, strict=True))
     if how == "codes" or kind == "linear":
         return total
     if not stays_in_blocks(graph, layer.name):
         total += BLOCK_NS * elements(graph, layer.name)
     given = graph.producers.get(numbers(graph, layer.inputs[0]))
-    if weight[1] >= BLOCK and (given is None or given.kind not in BLOCKED):
+    if lengths(graph, layer.inputs[1])[1] >= BLOCK and (given is None or given.kind not in BLOCKED):
         total += BLOCK_NS * elements(graph, layer.inputs[0])
     return total
 
 
+def layer_amounts(graph: Graph, layer: Op, how: str, *, kept: bool) -> tuple[str, tuple[float, ...]]:
+    """See `amounts`; weights that are kept in caches do not count."""
+    weight, given, made = (lengths(graph, name) for name in (layer.inputs[1], layer.inputs[0], layer.name))
+    groups = layer.attribute("groups", 1)
+    groups = size(cast(Axis, groups), graph.sizes) if is_axis(groups) else cast(int, groups)
+    kind, (*work, weights, large) = amounts(layer.kind, weight, given, made, groups, how)
+    return kind, (*work, 0 if kept else weights, large)
+
+
 def amounts(
-    kind: str, weight: Sequence[int], made: Sequence[int], groups: int, how: str
+    kind: str, weight: Sequence[int], given: Sequence[int], made: Sequence[int], groups: int, how: str
 ) -> tuple[str, tuple[float, ...]]:
     """The class of a layer, and how much of what has a price it does.
 
-    Multiply-additions with channels in whole blocks, results, and of convolutions elements of windows that are laid
-    out, a row of a window counting two more. Kernels for real numbers work on four blocks of channels of six pixels of
-    a row at once; with fewer than eight such sums at a time they wait for one after the other.
+    Multiply-additions with channels in whole blocks, results, of convolutions elements of windows that are laid out (a
+    row of a window counting two more), weights, and elements of maps that are too large for the caches. Kernels for
+    real numbers work on four blocks of channels of six pixels of a row at once; with fewer than eight such sums at a
+    time they wait for one after the other. Groups of fewer than 16 channels are computed one after the other, each of
+    their windows laid out.
 
     Args:
         kind: the op's kind.
         weight: the weight's lengths.
+        given: the input's lengths, with the batch.
         made: the result's lengths, with the batch.
         groups: of a convolution.
         how: `real` or `codes`.
     """
     outputs, inputs, window = weight[0], weight[1], prod(weight[2:])
-    results = prod(made)
+    results, elements = prod(made), prod(given) + prod(made)
+    read = prod(weight), elements if elements * (4 if how == "real" else 1) > CACHED_BYTES else 0
     if kind == "linear":
-        return "linear", (results * inputs, results)
+        return "linear", (results * inputs, results, *read)
     if groups > 1 and inputs == 1:
-        return "ragged depthwise" if outputs % BLOCK else "depthwise", (results * window, results)
+        return "ragged depthwise" if outputs % BLOCK else "depthwise", (results * window, results, *read)
     places = results // outputs
     laid = places * prod(weight[2:-1]) * (weight[-1] + 2) if window > 1 else 0
+    if groups > 1 and inputs < BLOCK:
+        work = (results * inputs * window, laid * groups * inputs) if how == "real" else (results, laid * groups)
+        return "narrow groups", (groups, *work, *read)
     if groups > 1:
-        return "groups", (results * inputs * window, results, laid * groups)
-    few = laid if inputs <= BLOCK else 0
+        return "groups", (results * inputs * window, results, laid * groups, *read)
     if how == "codes":
-        return "conv", (places * whole(outputs) * whole(inputs, 4) * window, results, laid, few)
+        ragged = laid if inputs % 4 else 0
+        return "conv", (places * whole(outputs) * whole(inputs, 4) * window, results, laid, ragged, *read)
+    few = laid if inputs <= BLOCK else 0
     sums = min(whole(outputs) // BLOCK, 4) * min(made[-1], 6)
     waits = max(1.0, 8 / sums)
-    read = whole(inputs) if inputs >= BLOCK else inputs
-    return "conv", (waits * places * whole(outputs) * read * window, results, few)
+    summed = whole(inputs) if inputs >= BLOCK else inputs
+    return "conv", (waits * places * whole(outputs) * summed * window, results, few, *read)
 
 
 def whole(channels: int, block: int = BLOCK) -> int:

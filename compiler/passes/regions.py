@@ -15,7 +15,7 @@ from ...ir import STORED, Graph, Op, fresh_name, operand, rebuilt
 from ...ir.formats import F32
 from ..network import Network
 from .integers import CARRIERS, CLAMPS, MOVERS, integer_layers, is_stored, numbers, takes_codes
-from .pays import ALONE, CONVOLUTIONS, between_ns, layer_ns, read_ns, round_ns
+from .pays import ALONE, CONVOLUTIONS, between_ns, keeps_weights, layer_ns, read_ns, round_ns
 
 REAL, CODES = "in real numbers", "in codes"
 """The two ends of a cut; no value has such a name."""
@@ -49,6 +49,7 @@ def priced(graph: Graph) -> Links:
         links[one, other] = None if price_ns is None or before is None else before + price_ns
 
     layers = {op.name for op in integer_layers(graph)}
+    kept = keeps_weights(graph)
     for op in graph.ops:
         if op.kind in STORED or takes_codes(op):
             continue
@@ -56,8 +57,8 @@ def priced(graph: Graph) -> Links:
         if op.name in layers and any(len(graph.readers[name]) > 1 for name in parameters(op)):
             pays(op.name, CODES, None)  # what it shares has one format for all
         elif op.name in layers and op.kind in KERNELS:
-            pays(op.name, CODES, layer_ns(graph, op, "real"))
-            pays(REAL, op.name, layer_ns(graph, op, "codes"))
+            pays(op.name, CODES, layer_ns(graph, op, "real", kept=kept))
+            pays(REAL, op.name, layer_ns(graph, op, "codes", kept=kept))
         elif op.kind in CLAMPS:
             for one in makers:
                 pays(one, op.name, None)
