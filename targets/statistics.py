@@ -241,13 +241,13 @@ def _over_places(
     Places are then the independent units: each counts as its typical value. Their ranks give the interval where there
     are enough for the asked confidence, else Student's t, for which shifts are held to be normal. Fewer places than
     `fewest_places` show too little of how places differ: the interval is that of the rounds within their places, and
-    goes beyond it by `PLACE_MARGIN`, divided by the root of the number of places.
+    goes beyond it by `PLACE_MARGIN`.
     """
     at = np.unique(np.asarray(places), return_inverse=True)[1]
     values = np.array([typical(logs[at == place]) for place in range(at.max() + 1)])
     count = len(values)
     if count < fewest_places(confidence):
-        middle, more = typical(values), log1p(PLACE_MARGIN) / sqrt(count)
+        middle, more = typical(values), log1p(PLACE_MARGIN)
         found = ranks(logs - values[at] + middle, confidence, share)
         return middle, Interval(found.low - more, found.high + more, found.confidence, count)
     found = ranks(values, confidence, share)

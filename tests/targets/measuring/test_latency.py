@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from nasc.ir.errors import UsageError
 from nasc.targets.host import Load, ThisHost
-from nasc.targets.latency import Flag, LatencyMeter
+from nasc.targets.latency import LatencyMeter
+from nasc.targets.latency_record import Flag
 from nasc.targets.lock import DIRECTORY_VARIABLE, DeviceBusyError, device_lock
 from nasc.targets.statistics import Verdict, paired_ratio
 
