@@ -125,10 +125,9 @@ class Places:
         return (self.moves_s + self.move_s) * (1 - self.share) <= self.rounds_s * self.share
 
     def reload(self) -> None:
-        """Let all of them go, then load each anew, in random order: never two of one network at a time."""
-        for run in self.movers:
+        """Let all of them go, then load each anew, in random orders: never two of one network at a time."""
+        random = Random(f"{self.seed}/places/{len(self.rounds)}")
+        for run in random.sample(list(self.movers), len(self.movers)):
             run.release()
-        order = list(self.movers)
-        Random(f"{self.seed}/places/{len(self.rounds)}").shuffle(order)
-        for run in order:
+        for run in random.sample(list(self.movers), len(self.movers)):
             run.load()

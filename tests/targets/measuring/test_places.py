@@ -18,6 +18,7 @@ from nasc.targets.latency_record import Flag, Latency
 from nasc.targets.lock import DIRECTORY_VARIABLE
 from nasc.targets.measure import Conditions, Measurement
 from nasc.targets.moving import Loaded, Movable
+from nasc.targets.series import Lane, SeriesOfRounds, levelled
 from nasc.targets.statistics import Verdict, fewest_places, judge, median_interval, paired_ratio, undisturbed_ratio
 from support import hostile
 
@@ -42,12 +43,14 @@ def wrong(found: list[Latency]) -> int:
     return sum(latency.verdict in (Verdict.FASTER, Verdict.SLOWER) for latency in found)
 
 
+def covers(latency: Latency, ratio: float) -> bool:
+    return latency.ratio is not None and latency.ratio.interval.low <= ratio <= latency.ratio.interval.high
+
+
 def test_places_of_equal_networks_give_no_verdict_of_a_difference(machine: Any) -> None:
     found = [measured(machine(noise=0.003, seed=seed), 1.0, 0.04) for seed in range(30)]
     assert wrong(found) == 0
-    assert (
-        sum(latency.ratio.interval.low <= 1 <= latency.ratio.interval.high for latency in found if latency.ratio) >= 29
-    )
+    assert sum(covers(latency, 1.0) for latency in found) >= 29
     assert sum(latency.ci.low <= 10e-3 <= latency.ci.high for latency in found) >= 29
     assert all(latency.places >= 20 and latency.elapsed_s < 10.3 for latency in found)
 
@@ -62,13 +65,13 @@ def test_where_places_do_not_differ_nothing_is_lost_but_the_loading(machine: Any
     for seed in range(8):
         moved, stayed = (measured(machine(noise=0.01, seed=seed), 1.0, 0.0, moved=moved) for moved in (True, False))
         assert moved.verdict == stayed.verdict == Verdict.SAME
-        assert moved.elapsed_s < 4 * stayed.elapsed_s < 4
+        assert moved.elapsed_s < 7 and stayed.elapsed_s < 2
 
 
 def test_a_slower_network_is_found_over_its_places(machine: Any) -> None:
     found = [measured(machine(noise=0.003, seed=seed), 1.08, 0.003) for seed in range(8)]
-    assert all(latency.verdict == Verdict.SLOWER and latency.elapsed_s < 4 for latency in found)
-    assert all(latency.ratio.interval.low <= 1.08 <= latency.ratio.interval.high for latency in found if latency.ratio)
+    assert all(latency.verdict == Verdict.SLOWER and latency.elapsed_s < 6 for latency in found)
+    assert all(covers(latency, 1.08) for latency in found)
 
 
 def test_a_large_difference_is_decided_early_although_places_scatter(machine: Any) -> None:
@@ -175,13 +178,13 @@ def test_intervals_hold_over_all_looks_where_places_shift(kind: str, each: int) 
 def test_the_median_of_one_run_is_covered_where_places_shift() -> None:
     random = np.random.default_rng(1)
     at = np.arange(60) // 4
-    covered = {True: 0, False: 0}
+    covered = blind = 0
     for _ in range(200):
         values = np.exp(random.normal(0, 0.04, 15)[at] + random.normal(0, 0.003, 60))
-        for placed in covered:
-            interval = median_interval(values, 0.95, places=at if placed else None)
-            covered[placed] += interval.low <= 1 <= interval.high
-    assert covered[True] >= 186 > covered[False]
+        interval, early = median_interval(values, 0.95, places=at), median_interval(values[:16], 0.95)
+        covered += interval.low <= 1 <= interval.high
+        blind += not early.low <= 1 <= early.high
+    assert covered >= 186 and blind >= 12  # the control: of few places rounds alone say too much
 
 
 def test_a_network_is_loaded_anew_with_its_inputs(tmp_path: Path) -> None:
@@ -217,3 +220,13 @@ def test_a_network_that_never_came_back_is_loaded_when_it_is_called() -> None:
     run.release()
     run.load()
     assert run.call() == 2 and run.load_s >= 0
+
+
+def test_equal_networks_get_equal_blocks_whatever_warming_up_saw(machine: Any) -> None:
+    """At 3 ms the kind of a block changes; a run in another kind of block is not the same run to a cache."""
+    host = machine(noise=0.05)
+    for cost_s in (2.7e-3, 3.0e-3, 3.3e-3):
+        lanes = [Lane(name, host.work(cost_s)) for name in "ab"]
+        SeriesOfRounds(host, lanes, 0).prepare(0.004, 10.0, 16)
+        assert lanes[0].calls == lanes[1].calls and lanes[0].lead_in == lanes[1].lead_in
+    assert levelled([1.0, 5.0, 1.4, 2.0, 3.2]) == [2.0, 5.0, 2.0, 2.0, 3.2]
