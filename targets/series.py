@@ -42,6 +42,8 @@ GROUP_READINGS = 100
 ALIKE = 1.5
 """Calls whose lengths differ by less get blocks of one kind: VGG7 in 8 bits, 2.7 ms a call, came out 11 % slower with
 one call that is not led in than with two that are."""
+SIZING_TURNS = 5
+"""So many looks at the length of a call before the sizes of blocks are chosen."""
 SETTLING_CALLS = 3
 """Untimed calls of a network in a new place, at least: MobileNetV2's first two took 1.6 and 1.2 times the rest's."""
 
@@ -164,7 +166,7 @@ class SeriesOfRounds:
         for lane in self.lanes:
             call_s, lane.steady = warm_up(self.host, here(lane.run), budget_s / 5 / len(self.lanes))
             calls_s.append(max(call_s, 1e-9))
-        calls_s = best_in_turns(self.host, self.lanes, calls_s)
+        calls_s = best_in_turns(self.host, self.lanes, calls_s, NEAR_READINGS * self.step_s)
         timed = 1 - self.moving_share if self.places.movers else 1.0
         share_s = 0.8 * budget_s * timed / rounds / len(self.lanes)
         longest_s = share_s * 8 / 17  # a round is two blocks and a lead-in of an eighth of one
@@ -241,7 +243,7 @@ def warm_up(host: Host, run: Run, limit_s: float) -> tuple[float, bool]:
     below that of the three before, after 50 ms at the earliest.
 
     Returns:
-        The seconds of one call in the best block, and whether the run was steady when the time limit came.
+        The seconds of one call, and whether the run was steady when the time limit came.
     """
     blocks_s: list[float] = []
     calls = 1
@@ -256,20 +258,20 @@ def warm_up(host: Host, run: Run, limit_s: float) -> tuple[float, bool]:
         if now - start < 1e-3:
             calls *= 2
         elif len(blocks_s) >= 6 and now - began >= 0.05 and median(blocks_s[-3:]) >= 0.98 * median(blocks_s[-6:-3]):
-            return min(blocks_s), True
+            return median(blocks_s[-3:]), True
         if now - began > limit_s:
-            return min(blocks_s), False
+            return median(blocks_s[-3:]), False
 
 
-def best_in_turns(host: Host, lanes: Sequence[Lane], calls_s: Sequence[float], turns: int = 5) -> list[float]:
+def best_in_turns(host: Host, lanes: Sequence[Lane], calls_s: Sequence[float], least_s: float) -> list[float]:
     """The length of each lane's call at its best, seen in turns, so that a spell does not make one look longer.
 
-    Only where it matters to blocks, for calls of a few milliseconds at most; others keep the given lengths.
+    Only where it matters to blocks, for calls of a few milliseconds and of `least_s`; others keep the given lengths.
     """
     found = list(calls_s)
-    for _ in range(turns):
+    for _ in range(SIZING_TURNS):
         for at, (lane, call_s) in enumerate(zip(lanes, calls_s, strict=True)):
-            if call_s < 4 * LONG_S:
+            if least_s <= call_s < 4 * LONG_S:
                 run, calls = here(lane.run), math.ceil(1e-3 / call_s)
                 began_s = host.wall_s()
                 for _ in range(calls):

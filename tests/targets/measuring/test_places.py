@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -62,10 +63,13 @@ def test_control_in_one_place_equal_networks_differ(machine: Any) -> None:
 
 
 def test_where_places_do_not_differ_nothing_is_lost_but_the_loading(machine: Any) -> None:
+    took_s: dict[bool, list[float]] = {True: [], False: []}
     for seed in range(8):
-        moved, stayed = (measured(machine(noise=0.01, seed=seed), 1.0, 0.0, moved=moved) for moved in (True, False))
-        assert moved.verdict == stayed.verdict == Verdict.SAME
-        assert moved.elapsed_s < 7 and stayed.elapsed_s < 2
+        for moved in took_s:
+            latency = measured(machine(noise=0.01, seed=seed), 1.0, 0.0, moved=moved)
+            assert latency.verdict == Verdict.SAME
+            took_s[moved].append(latency.elapsed_s)
+    assert median(took_s[True]) < 2.5 * median(took_s[False]) < 5
 
 
 def test_a_slower_network_is_found_over_its_places(machine: Any) -> None:
