@@ -1,11 +1,12 @@
-"""How often the latency meter is wrong: two sessions of one network, and a network made about 10 % slower.
+"""How often the latency meter is wrong: one network loaded twice, and a network made about 10 % slower.
 
-    python benchmarks/latency_verdicts.py [--comparisons 100] [--network mlp|conv] [--image 224] [--only slower] [--gpu]
-        [--json FILE]
+    python benchmarks/latency_verdicts.py [--comparisons 100] [--network mlp|conv|vgg7] [--image 224] [--only slower]
+        [--gpu] [--stay] [--json FILE]
 
-Every comparison makes two fresh sessions, so that the luck of memory placement is drawn anew. Every other comparison
-runs while another process keeps all processors busy. Wrong are FASTER or SLOWER between equal networks, and anything
-but SLOWER for the slower one.
+Both networks are loaded anew again and again while they are measured, as `nasc measure` does; with --stay each is
+measured in one place in memory. `vgg7` has 13 MB of weights in 8 bits, whose place matters most. Every other
+comparison runs while another process keeps all processors busy. Wrong are FASTER or SLOWER between equal networks, and
+anything but SLOWER for the slower one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, nullcontext
@@ -24,8 +26,11 @@ from statistics import median
 import numpy as np
 import onnx
 from nasc.targets import Target, target_named
-from nasc.targets.latency import Latency, LatencyMeter
-from nasc.targets.measure import on_gpu
+from nasc.targets.latency import LatencyMeter
+from nasc.targets.latency_record import Latency
+from nasc.targets.measure import interval as shown
+from nasc.targets.measure import on_gpu, plain
+from nasc.targets.moving import Loaded, Run
 from onnx import TensorProto, helper, numpy_helper
 
 # One thread per processor that does nothing but arithmetic; it ends when its standard input is closed.
@@ -59,10 +64,25 @@ class Builder:
 
     def weight(self, *shape: int) -> str:
         """Append a weight, scaled so that signals neither grow nor fade."""
-        name = f"w{len(self.weights)}"
         scale = np.sqrt(2 / np.prod(shape[1:]))
-        self.weights.append(numpy_helper.from_array((self.random.standard_normal(shape) * scale).astype("f4"), name))
+        return self.constant((self.random.standard_normal(shape) * scale).astype("f4"))
+
+    def constant(self, values: np.ndarray) -> str:
+        """Append a tensor of given values."""
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(values, name))
         return name
+
+    def integers(self, value: str, step: float) -> str:
+        """Round a value to 8-bit codes and read them back."""
+        step_of, zero = self.constant(np.float32(step)), self.constant(np.uint8(0))
+        return self.node("DequantizeLinear", self.node("QuantizeLinear", value, step_of, zero), step_of, zero)
+
+    def integer_weight(self, *shape: int) -> str:
+        """Append an 8-bit weight, scaled as `weight` does, read through its step."""
+        step = np.float32(np.sqrt(2 / np.prod(shape[1:])) / 32)
+        codes = np.clip(np.rint(self.random.standard_normal(shape) * 32), -127, 127).astype("i1")
+        return self.node("DequantizeLinear", self.constant(codes), self.constant(step), self.constant(np.int8(0)))
 
     def linear(self, value: str, inputs: int, outputs: int) -> str:
         return self.node("Gemm", value, self.weight(outputs, inputs), transB=1)
@@ -110,13 +130,35 @@ def conv(*, slower: bool, image: int) -> tuple[bytes, list[int]]:
     return build.model(build.linear(pooled, width, 1000), [1, 3, image, image], 1000), [1, 3, image, image]
 
 
-NETWORKS: dict[str, Callable[..., tuple[bytes, list[int]]]] = {"mlp": mlp, "conv": conv}
+def vgg7(*, slower: bool, image: int) -> tuple[bytes, list[int]]:
+    """VGG7 for 32 pixels on integer kernels; the slower one has one more layer in its last stage."""
+    build = Builder()
+    value, width = build.integers("x", 1 / 64), 3
+    for outputs in (128, 256, 512):
+        for _ in range(3 if slower and outputs == 512 else 2):
+            weight = build.integer_weight(outputs, width, 3, 3)
+            value = build.integers(build.node("Conv", value, weight, pads=[1] * 4), 1 / 64)
+            width = outputs
+        value = build.node("MaxPool", value, kernel_shape=[2, 2], strides=[2, 2])
+    value = build.node("Flatten", value)
+    for inputs, outputs in ((512 * 16, 1024), (1024, 10)):
+        value = build.integers(build.node("Gemm", value, build.integer_weight(outputs, inputs), transB=1), 1 / 64)
+    return build.model(value, [1, 3, 32, 32], 10), [1, 3, 32, 32]
 
 
-def session(network: tuple[bytes, list[int]], target: Target) -> Callable[[], object]:
-    """A fresh session on one thread with bound buffers, as something to call."""
+NETWORKS: dict[str, Callable[..., tuple[bytes, list[int]]]] = {"mlp": mlp, "conv": conv, "vgg7": vgg7}
+
+
+def loaded(network: tuple[bytes, list[int]], target: Target) -> Loaded:
+    """A fresh session on one thread with bound buffers, which can be loaded anew."""
     model, shape = network
-    return target.load(model).bind([np.random.default_rng(1).standard_normal(shape).astype("f4")])
+    values = np.random.default_rng(1).standard_normal(shape).astype("f4")
+
+    def make() -> Run:
+        return target.load(model).bind([values.copy()])
+
+    began_s = time.perf_counter()
+    return Loaded(make, make(), time.perf_counter() - began_s)
 
 
 @contextmanager
@@ -131,17 +173,24 @@ def busy_machine() -> Generator[None, None, None]:
         process.communicate()
 
 
-def compare(name: str, comparisons: int, image: int, *, slower: bool, target: Target) -> list[Latency]:
-    """So many comparisons of fresh sessions, every other one on a busy machine."""
+def compare(name: str, comparisons: int, image: int, *, slower: bool, stay: bool, target: Target) -> list[Latency]:
+    """So many comparisons of fresh sessions, every other one on a busy machine; each is told as it comes."""
     clock = "wall" if on_gpu(target) else "auto"
     network, other = NETWORKS[name](slower=slower, image=image), NETWORKS[name](slower=False, image=image)
     results: list[Latency] = []
     for number in range(comparisons):
         with busy_machine() if number % 2 else nullcontext():
             meter = LatencyMeter(seed=number, clock=clock)
-            results.append(meter.measure(session(network, target), session(other, target)))
-        print(f"\r{name}{' slower' if slower else ''}: {number + 1}/{comparisons}", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
+            runs = loaded(network, target), loaded(other, target)
+            latency = meter.measure(*(run.call for run in runs)) if stay else meter.measure(*runs)
+        results.append(latency)
+        told = "" if latency.ratio is None else f"{latency.ratio.value:.3f} {shown(latency.ratio.interval, plain)}, "
+        print(
+            f"{name}{' slower' if slower else ''} {number + 1}/{comparisons}{', busy' if number % 2 else ''}: "
+            f"{latency.verdict} {told}{latency.places} places, {latency.elapsed_s:.1f} s",
+            file=sys.stderr,
+            flush=True,
+        )
     return results
 
 
@@ -158,6 +207,7 @@ def summary(name: str, results: list[Latency], *, slower: bool) -> list[dict[str
             "ratio": round(median(ratios), 4),
             "spread_percent": round(100 * float(np.std(np.log(ratios))), 2),
             "latency_ms": round(1e3 * median(result.median_s for result in part), 4),
+            "places": median(result.places for result in part),
             "seconds": round(median(result.elapsed_s for result in part), 1),
             "thread_clock": sum(result.clock != "wall" for result in part),
             "contended": sum("contended" in result.flags for result in part),
@@ -174,6 +224,7 @@ def main() -> int:
     parser.add_argument("--only", choices=["equal", "slower"], help="one of the two pairs of each network")
     parser.add_argument("--image", type=int, default=224, help="pixels of a side for conv")
     parser.add_argument("--gpu", action="store_true", help="on the CUDA provider")
+    parser.add_argument("--stay", action="store_true", help="measure each network in one place in memory")
     parser.add_argument("--json", type=Path, help="write the records to this file")
     options = parser.parse_args()
     target = target_named("onnxruntime:cuda" if options.gpu else "onnxruntime:cpu")
@@ -181,7 +232,7 @@ def main() -> int:
     records: list[dict[str, object]] = []
     for name in options.network or NETWORKS:
         for slower in {"equal": (False,), "slower": (True,)}.get(options.only, (False, True)):
-            results = compare(name, options.comparisons, options.image, slower=slower, target=target)
+            results = compare(name, options.comparisons, options.image, slower=slower, stay=options.stay, target=target)
             rows += summary(name, results, slower=slower)
             records += [{"network": name, "slower": slower} | result.as_dict() for result in results]
     print(" ".join(f"{key:>14}" for key in rows[0]))

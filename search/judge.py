@@ -24,8 +24,8 @@ from ..targets.bench import Bench
 from ..targets.energy import Energy, Grade
 from ..targets.isolation import WorkerError, twice
 from ..targets.isolation.bench import IsolatedBench, IsolatedSession
-from ..targets.latency import Latency
 from ..targets.latency_model import OpWork, spent, work_of
+from ..targets.latency_record import Latency
 from ..targets.measure import Conditions, Measurement, energy_meter
 from ..targets.onnx.sizes import initializer_bytes
 from .artifacts import artifact_of

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from .inputs import Filled, filled, own_lengths
 from .latency import LatencyMeter
 from .lock import device_lock
 from .measure import Conditions, Measurement, asked, energy_meter, gpu_of, on_gpu
+from .moving import Loaded, Run
 from .profile import KernelProfile, NetworkProfile, kernels_of, profile_of
 from .provenance import host, model_digest, now, size_bytes, versions
 
@@ -31,20 +33,18 @@ REMEMBERED = 8
 MADE_UP = "standard normal numbers, zeros for integers without a range; seed 0"
 """What a record says of made-up inputs."""
 
-Call = Callable[[], Any]
-
 
 @dataclass(eq=False)
 class Baseline:
     """A network that others are compared with.
 
     Args:
-        run: one call of it.
+        run: it, loaded; one call is one inference.
         inputs: what it is called with.
         latencies_s: its latency in the last series that it took part in.
     """
 
-    run: Call
+    run: Loaded
     inputs: Filled
     latencies_s: deque[float] = field(default_factory=lambda: deque[float](maxlen=REMEMBERED))
 
@@ -87,7 +87,8 @@ class Bench:
     ) -> Measurement:
         """Measure a model under some conditions, in turns with a baseline where one is given.
 
-        Latency is measured in turns with the baseline's; energies one after the other on the same device.
+        Latency is measured in turns with the baseline's, both in several places in memory (see `LatencyMeter`);
+        energies one after the other on the same device.
 
         Raises:
             UsageError: a model's inputs are not those asked for, or leave lengths open that nobody asked for; the
@@ -98,13 +99,10 @@ class Bench:
         """
         meter = self.meter(conditions) if "energy" in conditions.metrics else None
         began = now()
-        session = self.load(model, threads=conditions.threads)
-        inputs = chosen_inputs(session, model, conditions)
-        arrays = inputs.arrays()
+        run, inputs, arrays = self._loaded(model, conditions)
         base = None if baseline is None else self._baseline(baseline, conditions)
         if base is not None:
             _refuse_others(inputs, base.inputs)
-        run = session.bind(arrays)
         other = None if base is None else base.run
         known_s = None if base is None else min(base.latencies_s, default=None)
         latency, energy, baseline_energy, no_floor = None, None, None, None
@@ -117,10 +115,10 @@ class Bench:
             if base is not None and latency.reference_s is not None:
                 base.latencies_s.append(latency.reference_s)
         if meter is not None:
-            energy = self._told(meter, model, arrays, conditions).measure(run)
+            energy = self._told(meter, model, arrays, conditions).measure(run.call)
             if baseline is not None and base is not None and conditions.baseline_energy:
                 told = self._told(meter, baseline, base.inputs.arrays(), conditions)
-                baseline_energy = told.measure(base.run)
+                baseline_energy = told.measure(base.run.call)
         return Measurement(
             self.target.name,
             inputs.batch,
@@ -244,12 +242,23 @@ class Bench:
         if key not in self._baselines:
             while len(self._baselines) >= KEPT:
                 self._baselines.pop(next(iter(self._baselines)))
-            session = self.load(model, threads=conditions.threads)
-            inputs = chosen_inputs(session, model, conditions)
-            self._baselines[key] = Baseline(session.bind(inputs.arrays()), inputs)
+            run, inputs, _ = self._loaded(model, conditions)
+            self._baselines[key] = Baseline(run, inputs)
         return self._baselines[key]
 
-    def _floor(self, model: Artifact | Path, arrays: Sequence[Array], threads: int) -> tuple[Call | None, str | None]:
+    def _loaded(self, model: Artifact | Path, conditions: Conditions) -> tuple[Loaded, Filled, list[Array]]:
+        """A model with its inputs in place, which can be loaded anew, inputs and all."""
+        began_s = time.perf_counter()
+        session = self.load(model, threads=conditions.threads)
+        inputs = chosen_inputs(session, model, conditions)
+        arrays = inputs.arrays()
+
+        def make() -> Run:
+            return self.load(model, threads=conditions.threads).bind([array.copy() for array in arrays])
+
+        return Loaded(make, session.bind(arrays), time.perf_counter() - began_s), inputs, arrays
+
+    def _floor(self, model: Artifact | Path, arrays: Sequence[Array], threads: int) -> tuple[Run | None, str | None]:
         """A call of as many nodes that do nothing; or None, and why there can be none."""
         try:
             return self.target.load(self.target.floor(model), threads=threads).bind(arrays), None

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from enum import StrEnum
 from typing import Literal
 
 import numpy as np
@@ -13,13 +12,17 @@ import numpy.typing as npt
 
 from ..ir.errors import UsageError
 from .host import Host, Load, ThisHost
+from .latency_record import Flag, Latency
 from .lock import DEFAULT_TIMEOUT_S, device_lock
-from .series import NEAR_READINGS, WALL, Lane, Run, SeriesOfRounds, no_collection
+from .moving import Movable, Run
+from .series import NEAR_READINGS, WALL, Lane, SeriesOfRounds, no_collection
 from .statistics import (
     SLOWED,
     Interval,
+    Places,
     Ratio,
     Verdict,
+    fewest_places,
     judge,
     median_interval,
     percentile,
@@ -34,107 +37,8 @@ EARLY_SHARE = 0.5 / (len(LOOKS) - 1)
 LAST_SHARE = 0.5
 NEAR_MARGIN = 1 / 3
 """Least margin of verdicts on calls near the timer: equal code differed by a quarter, by its place in memory."""
-
-
-class Flag(StrEnum):
-    """What a reader of a latency must know about how it came about."""
-
-    CONTENDED = "contended"  # processes waited for processors while we measured
-    OTHERS_BUSY = "others-busy"  # other processes kept a quarter of a processor or more busy
-    STOLEN = "stolen"  # the hypervisor took 2 % of a processor or more
-    NOT_STEADY = "not-steady"  # the warm-up's time ended while calls still got faster
-    FEW_ROUNDS = "few-rounds"  # the budget ended before there were rounds enough for the asked confidence
-    WIDE = "wide"  # the budget ended before the interval was as narrow as asked
-    NEAR_TIMER = "near-timer"  # a call is less than 20 readings of the clock, so groups of calls were timed, if at all
-    SLOWED = "slowed"  # the reference never came within a tenth of the latency it is known to have
-    UNEVEN = "uneven"  # a quarter of the rounds or more found the machine slowed down, and do not count
-    OVERHEAD_BOUND = "overhead-bound"  # at least half of the latency is the floor: runtime overhead, not arithmetic
-
-
-@dataclass(frozen=True)
-class Latency:
-    """One run's latency, as measured.
-
-    Args:
-        median_s: median over the undisturbed rounds (see `statistics.undisturbed`) of the time of one call, on `clock`.
-        ci: where the true median lies.
-        p50_s, p90_s, p99_s: percentiles of all timed calls on the wall clock; None where there are fewer than 2, 10 or
-            100 of them. Where calls are timed in groups, of the groups' mean calls.
-        n: timed calls.
-        clock: "wall", or "thread-cpu" where the machine was contended and calls are longer than a scheduler slice; then
-            `median_s`, `ci` and `ratio` leave out the time in which other processes ran.
-        wall_median_s: the median over all rounds on the wall clock, whichever clock was chosen.
-        ratio: the run over its reference, with its interval; None without a reference, and where a round
-            was too short for the clock. See `statistics.undisturbed_ratio`.
-        verdict: what the ratio amounts to; None without a reference.
-        reference_s: median of the reference on `clock`.
-        floor_s: median of the floor over the undisturbed rounds, on the wall clock: what a network of as many nodes
-            that do nothing takes.
-        overhead_bound: whether the floor is at least half of the run's time in the same rounds; None without a floor.
-        flags: what to know before using the figures; see `Flag`.
-        load: what else the machine did meanwhile.
-        timer_s: cost of one reading of the clock, already taken off each call.
-        elapsed_s: time the series took, warm-up included, waiting for the device not.
-        waited_s: time spent waiting for the device.
-        kept: how many rounds were undisturbed.
-        rounds_s: the run's value of every round, on `clock`; equal positions in one series belong together.
-        reference_rounds_s: the reference's.
-    """
-
-    median_s: float
-    ci: Interval
-    p50_s: float | None
-    p90_s: float | None
-    p99_s: float | None
-    n: int
-    clock: str
-    wall_median_s: float
-    ratio: Ratio | None = None
-    verdict: Verdict | None = None
-    reference_s: float | None = None
-    floor_s: float | None = None
-    overhead_bound: bool | None = None
-    flags: tuple[Flag, ...] = ()
-    load: Load = field(default_factory=lambda: Load(None, None, None))
-    timer_s: float = 0.0
-    elapsed_s: float = 0.0
-    waited_s: float = 0.0
-    kept: int = 0
-    rounds_s: tuple[float, ...] = field(default=(), repr=False)
-    reference_rounds_s: tuple[float, ...] = field(default=(), repr=False)
-
-    def as_dict(self, *, samples: bool = True) -> dict[str, object]:
-        """Plain data, ready for JSON.
-
-        Args:
-            samples: whether to include the values of every round, to five digits.
-        """
-        record: dict[str, object] = {
-            "median_s": self.median_s,
-            "ci": self.ci.as_dict(),
-            "p50_s": self.p50_s,
-            "p90_s": self.p90_s,
-            "p99_s": self.p99_s,
-            "n": self.n,
-            "clock": self.clock,
-            "wall_median_s": self.wall_median_s,
-            "ratio": None if self.ratio is None else self.ratio.as_dict(),
-            "verdict": None if self.verdict is None else self.verdict.value,
-            "reference_s": self.reference_s,
-            "floor_s": self.floor_s,
-            "overhead_bound": self.overhead_bound,
-            "flags": [flag.value for flag in self.flags],
-            "load": self.load.as_dict(),
-            "timer_s": self.timer_s,
-            "elapsed_s": self.elapsed_s,
-            "waited_s": self.waited_s,
-            "rounds": len(self.rounds_s),
-            "kept": self.kept,
-        }
-        if samples:
-            record["rounds_s"] = [float(f"{value:.5g}") for value in self.rounds_s]
-            record["reference_rounds_s"] = [float(f"{value:.5g}") for value in self.reference_rounds_s]
-        return record
+FAR_SHARE = 0.1
+"""Where places differ, the ratio need not be known better than to this part of the logarithm it differs from 1 by."""
 
 
 @dataclass(frozen=True)
@@ -170,7 +74,8 @@ class LatencySeries(Mapping[str, Latency]):
             other: the run it is judged against.
         """
         rounds_s = np.array([self[name].rounds_s, self[other].rounds_s], dtype=np.float64)
-        ratio = _ratio(rounds_s, self.confidence, EARLY_SHARE)
+        places = _places(self[name].place_rounds or self[other].place_rounds)
+        ratio = _ratio(rounds_s, self.confidence, EARLY_SHARE, places)
         near = any(Flag.NEAR_TIMER in self[each].flags for each in (name, other))
         return ratio, _verdict(ratio, self.margin, self.confidence, near)
 
@@ -186,14 +91,22 @@ class LatencyMeter:
     by round, and intervals come from rounds, since neighbouring calls are not independent. Measuring stops when the
     ratio (without a reference: the median) is known to the asked width and the verdict is clear, or when time is up.
 
+    Where a network lies in memory changes its latency by several percent. Runs that are `Movable` are therefore loaded
+    anew, again and again, and their figures hold for the network; intervals come from places then. Any other callable
+    stays where it is: its memory is the caller's, and the figures hold for this one place. Two sessions of one network
+    may be called FASTER or SLOWER then.
+
     Args:
-        budget_s: time for one series, warm-up included. It may be overrun by one round.
+        budget_s: time for one series, warm-up and loading included. It may be overrun by one round.
         patience: where other processes take the processor, only the share of the time that the runs get counts against
             the budget, up to so many times the budget in all.
-        width: asked half-width of the interval, relative to its middle.
+        width: asked half-width of the interval, relative to its middle. Of runs in several places, a tenth of the
+            ratio's logarithm will do as well: how places differ seldom lets them be known to 1 %.
         margin: relative difference up to which two runs are the SAME.
         confidence: of intervals and verdicts; it holds although the samples are looked at repeatedly.
         clock: "auto", or "wall" (for runs that work outside the calling thread while it spins, as on a GPU).
+        moving_share: how much of the time may go into loading movable runs anew, and a few calls of each there; with 0
+            they stay where they are, and `few-places` says so.
         block_s: how long the timed part of one block should take; it is never less than one call.
         devices: what to lock while measuring, besides the processor ("cpu").
         lock: False if the caller makes sure that nobody else measures.
@@ -208,6 +121,7 @@ class LatencyMeter:
     margin: float = 0.02
     confidence: float = 0.99
     clock: Literal["auto", "wall"] = "auto"
+    moving_share: float = 0.5
     block_s: float = 0.004
     devices: tuple[str, ...] = ()
     lock: bool = True
@@ -221,6 +135,8 @@ class LatencyMeter:
             value = getattr(self, name)
             if not least <= value < math.inf or (value == 0 and name != "margin"):
                 raise UsageError(f"expected {name} of {'more than 0' if least == 0 else 'at least 1'}, found {value}")
+        if not 0 <= self.moving_share < 1:
+            raise UsageError(f"expected a moving_share of at least 0 and below 1, found {self.moving_share}")
         if not self.lock_timeout_s >= 0:
             raise UsageError(f"expected lock_timeout_s of at least 0, found {self.lock_timeout_s}")
         if not 0 < self.confidence < 1:
@@ -229,12 +145,16 @@ class LatencyMeter:
             raise UsageError(f"expected the clock 'auto' or 'wall', found {self.clock!r}")
 
     def measure(
-        self, run: Run, reference: Run | None = None, floor: Run | None = None, known_s: float | None = None
+        self,
+        run: Run | Movable,
+        reference: Run | Movable | None = None,
+        floor: Run | None = None,
+        known_s: float | None = None,
     ) -> Latency:
         """Measure one run, paired with a reference if one is given.
 
         Args:
-            run: one inference; it must have finished when the call returns.
+            run: one inference; it must have finished when the call returns. If it is `Movable`, it is loaded anew.
             reference: another inference to compare with.
             floor: an inference of a network of as many nodes that do nothing: what the runtime costs by itself.
             known_s: the reference's latency from earlier series on this device, at the machine's best. While it takes
@@ -248,15 +168,15 @@ class LatencyMeter:
 
     def measure_together(
         self,
-        runs: Mapping[str, Run],
-        reference: Run | None = None,
+        runs: Mapping[str, Run | Movable],
+        reference: Run | Movable | None = None,
         floors: Mapping[str, Run] | None = None,
         known_s: float | None = None,
     ) -> LatencySeries:
         """Measure several runs in one series of rounds.
 
         Args:
-            runs: inferences by name.
+            runs: inferences by name; those that are `Movable` are loaded anew, all at the same time.
             reference: what each of them is compared with.
             floors: floors of some of the runs, by the same names.
             known_s: as in `measure`.
@@ -278,18 +198,23 @@ class LatencyMeter:
         return replace(series, records=records)
 
     def _measure(
-        self, runs: Mapping[str, Run], reference: Run | None, floors: Mapping[str, Run], known_s: float | None
+        self,
+        runs: Mapping[str, Run | Movable],
+        reference: Run | Movable | None,
+        floors: Mapping[str, Run],
+        known_s: float | None,
     ) -> LatencySeries:
         lanes = {name: Lane(name, run) for name, run in runs.items()}
         base = None if reference is None else Lane("reference", reference)
         floor_lanes = {name: Lane(f"floor of {name}", run, compared=False) for name, run in floors.items()}
         everything = [*lanes.values(), *([base] if base else []), *floor_lanes.values()]
-        series = SeriesOfRounds(self.host, everything, self.seed)
+        series = SeriesOfRounds(self.host, everything, self.seed, self.moving_share)
         began_s = self.host.wall_s()
         records: dict[str, Latency] = {}
         with no_collection():
             series.prepare(self.block_s, self.budget_s, LOOKS[0])
             while True:
+                series.move(self._left_s(series, began_s))
                 series.run_round()
                 elapsed_s = self.host.wall_s() - began_s
                 over = elapsed_s >= self.patience * self.budget_s or series.rounds >= LOOKS[-1]
@@ -310,6 +235,12 @@ class LatencyMeter:
         records = {n: replace(r, elapsed_s=elapsed_s, flags=r.flags + more) for n, r in records.items()}
         return LatencySeries(records, self.confidence, self.margin)
 
+    def _left_s(self, series: SeriesOfRounds, began_s: float) -> float:
+        """The time left; where the budget is over and a spell is waited for, until that ends."""
+        elapsed_s = self.host.wall_s() - began_s
+        left_s = self.budget_s - elapsed_s * series.share()
+        return left_s if left_s > 0 else self.patience * self.budget_s - elapsed_s
+
     def _slowed(self, series: SeriesOfRounds, base: Lane | None, known_s: float | None) -> bool:
         if base is None or known_s is None:
             return False
@@ -322,7 +253,7 @@ class LatencyMeter:
     def _settled(self, record: Latency) -> bool:
         if record.verdict == Verdict.AMBIGUOUS and record.ratio is not None:
             return record.ratio.half_width <= self.width / 4  # on the edge of the margin: more rounds will not tell
-        return not {Flag.FEW_ROUNDS, Flag.WIDE} & set(record.flags)
+        return not {Flag.FEW_ROUNDS, Flag.FEW_PLACES, Flag.WIDE} & set(record.flags)
 
     def _record(
         self, series: SeriesOfRounds, load: Load, share: float, lane: Lane, base: Lane | None, floor: Lane | None
@@ -331,22 +262,25 @@ class LatencyMeter:
         compared = [lane] if base is None else [lane, base]
         rounds_s = np.array([_rounds(each, clock) for each in compared], dtype=np.float64)
         kept = undisturbed(rounds_s)
-        ci = median_interval(rounds_s[0, kept], self.confidence, share)
+        place_rounds = tuple(series.places.rounds) if any(isinstance(each.run, Movable) for each in compared) else ()
+        places = _places(place_rounds)
+        ci = median_interval(rounds_s[0, kept], self.confidence, share, None if places is None else places[kept])
         median_s = float(np.median(rounds_s[0, kept]))
         wall_median_s = float(np.median(lane.wall_rounds_s))
-        ratio = None if base is None else _ratio(rounds_s, self.confidence, share)
+        ratio = None if base is None else _ratio(rounds_s, self.confidence, share, places)
         floor_s = None if floor is None else float(np.median(np.array(floor.wall_rounds_s)[kept]))
         same_s = float(np.median(np.array(lane.wall_rounds_s)[kept]))
         overhead_bound = None if floor_s is None else floor_s >= same_s / 2
         width = _half_width(ci, median_s) if ratio is None else ratio.half_width
-        reached = (ci if ratio is None else ratio.interval).confidence
+        known = ci if ratio is None else ratio.interval
         flags = {
             Flag.CONTENDED: series.contended(load),
             Flag.OTHERS_BUSY: load.others is not None and load.others >= 0.25,
             Flag.STOLEN: load.steal is not None and load.steal >= 0.02,
             Flag.NOT_STEADY: not all(each.steady for each in compared),
-            Flag.FEW_ROUNDS: reached < self.confidence,
-            Flag.WIDE: width > self.width,
+            Flag.FEW_ROUNDS: known.confidence < self.confidence,
+            Flag.FEW_PLACES: known.places is not None and known.places < fewest_places(self.confidence),
+            Flag.WIDE: width > (self.width if places is None else max(self.width, _far_width(ratio))),
             Flag.NEAR_TIMER: wall_median_s < NEAR_READINGS * series.step_s or not rounds_s.all(),
             Flag.UNEVEN: kept.mean() <= 0.75,
             Flag.OVERHEAD_BOUND: overhead_bound is True,
@@ -369,14 +303,26 @@ class LatencyMeter:
             load=load,
             timer_s=series.timer_s,
             kept=int(kept.sum()),
+            places=max(1, len(place_rounds)),
             rounds_s=tuple(_rounds(lane, clock)),
             reference_rounds_s=() if base is None else tuple(_rounds(base, clock)),
+            place_rounds=place_rounds,
         )
 
 
-def _ratio(rounds_s: npt.NDArray[np.float64], confidence: float, share: float) -> Ratio | None:
+def _ratio(rounds_s: npt.NDArray[np.float64], confidence: float, share: float, places: Places | None) -> Ratio | None:
     """The ratio of a run to its reference; None where a round was too short for the clock."""
-    return undisturbed_ratio(rounds_s[0], rounds_s[1], confidence, share) if rounds_s.all() else None
+    return undisturbed_ratio(rounds_s[0], rounds_s[1], confidence, share, places) if rounds_s.all() else None
+
+
+def _places(place_rounds: Sequence[int]) -> npt.NDArray[np.int64] | None:
+    """Of each round its place, from how many rounds each place has; None where there is no place to tell."""
+    return np.repeat(np.arange(len(place_rounds)), place_rounds) if place_rounds else None
+
+
+def _far_width(ratio: Ratio | None) -> float:
+    """The half-width that does for a ratio far from 1."""
+    return 0.0 if ratio is None else FAR_SHARE * abs(math.log(ratio.value))
 
 
 def _verdict(ratio: Ratio | None, margin: float, confidence: float, near_timer: bool) -> Verdict:

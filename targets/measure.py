@@ -14,9 +14,9 @@ from .artifact import Artifact
 from .base import Target
 from .host import check_threads
 from .inputs import InputShape
-from .latency import Flag, Latency
+from .latency_record import Flag, Latency
 from .series import WALL
-from .statistics import Interval
+from .statistics import PLACE_MARGIN, Interval
 
 if TYPE_CHECKING:
     from .energy import Energy, EnergyMeter
@@ -174,13 +174,24 @@ class Measurement:
                 f"the median is {seconds(self.latency.wall_median_s)}"
             )
         if self.latency:
-            found += [f"latency: {flag.value}" for flag in self.latency.flags]
+            found += [f"latency: {_told(flag, self.latency)}" for flag in self.latency.flags]
         for name, energy in (("energy", self.energy), ("baseline's energy", self.baseline_energy)):
             if energy is not None:
                 found += [f"{name}: {flag.value}" for flag in energy.flags]
                 if energy.reason:
                     found.append(f"{name}: {energy.reason}")
         return found
+
+
+def _told(flag: Flag, latency: Latency) -> str:
+    """A flag of a latency for people."""
+    if flag != Flag.FEW_PLACES:
+        return flag.value
+    times = "once" if latency.places == 1 else f"{latency.places} times"
+    return (
+        f"{flag.value}: where a network lies in memory changes its latency, and there was time to load it "
+        f"{times} only, so the interval allows for {PLACE_MARGIN:.0%} between two places; a larger --budget narrows it"
+    )
 
 
 def _energy_rows(name: str, energy: Energy) -> list[tuple[str, str, str]]:

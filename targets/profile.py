@@ -10,7 +10,7 @@ from typing import Any
 from .artifact import Artifact
 from .base import Array, Target
 from .device_profile import DeviceProfile, Limit, Roof
-from .latency import Latency
+from .latency_record import Latency
 from .measure import Conditions, seconds
 from .naming import Naming
 from .trace import Trace, TracedNode

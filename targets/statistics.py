@@ -6,11 +6,11 @@ because timings have heavy tails that a mean and a standard deviation would foll
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
-from math import exp, sqrt
+from math import ceil, exp, log, log1p, sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -25,6 +25,11 @@ LEAST_S = 1e-12
 DIFFERENT = 0.01
 """Chance of two samples as different as this, from which on they are held to differ."""
 
+PLACE_MARGIN = 0.25
+"""By how much equal networks may differ in one place each: at most 0.20 was seen (see docs/measuring.md)."""
+
+Places = Sequence[int] | npt.NDArray[np.int64]
+"""Of each round, in which place in memory it was timed."""
 Samples = Sequence[float] | npt.NDArray[np.float64]
 
 
@@ -46,11 +51,13 @@ class Interval:
         high: upper end.
         confidence: least probability that the interval covers the quantity. It is below what was asked for where there
             were too few samples, and the interval is then the samples' whole range.
+        places: from how many places in memory it comes; None where rounds alone count.
     """
 
     low: float
     high: float
     confidence: float
+    places: int | None = None
 
     def as_dict(self) -> dict[str, float]:
         """The fields, ready for JSON."""
@@ -79,24 +86,30 @@ class Ratio:
         return {"value": self.value, "interval": self.interval.as_dict()}
 
 
-def median_interval(samples: Samples, confidence: float, share: float = 1.0) -> Interval:
+def median_interval(samples: Samples, confidence: float, share: float = 1.0, places: Places | None = None) -> Interval:
     """The interval between two order statistics that covers the true median with the asked confidence.
 
     The exact binomial ranks (David and Nagaraja, Order Statistics, 3rd ed., section 7.1) of as many independent samples
     as the given ones are worth: see `autocorrelation_time`.
 
     Args:
-        samples: at least one value, in the order in which they were taken.
+        samples: at least one value, in the order in which they were taken; more than 0 where there are places.
         confidence: the least probability of covering the median.
         share: what part of the permitted error this interval may use up. Where intervals of growing samples are looked
             at until one pleases, the shares of all looks together are at most 1, and the confidence holds for all.
+        places: where each sample was taken; see `_over_places`. None: wherever it was, the interval is for there.
     """
     values = np.asarray(samples, dtype=np.float64)
-    worth = max(1, int(len(values) / autocorrelation_time(_signs(values))))
-    return _between(values, worth, _binomial_tail(worth), confidence, share)
+    if places is None:
+        return _median_ranks(values, confidence, share)
+    logs = np.log(np.maximum(values, LEAST_S))
+    _, interval = _over_places(logs, places, lambda part: float(np.median(part)), _median_ranks, confidence, share)
+    return _exp(interval)
 
 
-def paired_ratio(samples: Samples, reference: Samples, confidence: float, share: float = 1.0) -> Ratio:
+def paired_ratio(
+    samples: Samples, reference: Samples, confidence: float, share: float = 1.0, places: Places | None = None
+) -> Ratio:
     """The typical ratio of two runs that took turns, from their values round by round, with its interval.
 
     The Hodges-Lehmann estimate of the logarithms (the median of the means of all pairs of rounds), with the interval
@@ -107,24 +120,37 @@ def paired_ratio(samples: Samples, reference: Samples, confidence: float, share:
     Args:
         samples: one value per round.
         reference: the reference's value of the same rounds.
-        confidence: as in `median_interval`, and so is `share`.
+        confidence: as in `median_interval`, and so are `share` and `places`.
     """
     logs = np.log(np.asarray(samples, dtype=np.float64)) - np.log(np.asarray(reference, dtype=np.float64))
     logs = np.rint(logs * 1e9) * 1e-9  # so that rounding errors of equal values are not taken for a pattern
-    worth = max(1, int(len(logs) / autocorrelation_time(_ranks(logs))))
-    first, second = np.triu_indices(len(logs))
-    means = (logs[first] + logs[second]) / 2
-    interval = _between(means, worth * (worth + 1) // 2, _signed_rank_tail(worth), confidence, share)
-    return Ratio(exp(float(np.median(means))), Interval(exp(interval.low), exp(interval.high), interval.confidence))
+    if places is None:
+        return Ratio(exp(_hodges_lehmann(logs)), _exp(_signed_ranks(logs, confidence, share)))
+    value, interval = _over_places(logs, places, _hodges_lehmann, _signed_ranks, confidence, share)
+    return Ratio(exp(value), _exp(interval))
 
 
-def undisturbed_ratio(samples: Samples, reference: Samples, confidence: float, share: float = 1.0) -> Ratio:
+def fewest_places(confidence: float) -> int:
+    """How many places an interval needs at least.
+
+    The difference of two runs whose places are fast or slow by chance has one given sign in at most a quarter of them.
+    That it has the same sign in all of K places, 2 / 4^K, is to be at most half of the permitted error; looking again
+    later does not add to that, since places with one sign in all had it before.
+    """
+    return ceil(log(4 / (1 - confidence), 4))
+
+
+def undisturbed_ratio(
+    samples: Samples, reference: Samples, confidence: float, share: float = 1.0, places: Places | None = None
+) -> Ratio:
     """The ratio of two runs on a machine that others slow down now and then; arguments as in `paired_ratio`.
 
     A neighbour on the sibling thread of a core or in the caches slows a machine down for seconds at a time, and not
     every network by the same factor: the ratio then differs between such spells by up to a fifth, while within one it
     repeats to half a percent. Where the undisturbed rounds have other ratios than the rest (Mann and Whitney's test, at
-    1 %), they alone count; else all do. Neither choice favours a run: ratios of equal runs stay symmetric.
+    1 %), they alone count; else all do. Neither choice favours a run: ratios of equal runs stay symmetric. A place in
+    memory that slows both runs down is left out like a spell; where places differ, the test may find so too readily,
+    which costs places, and so width, but favours no run either.
     """
     from scipy.stats import mannwhitneyu
 
@@ -133,7 +159,8 @@ def undisturbed_ratio(samples: Samples, reference: Samples, confidence: float, s
     logs = np.log(runs[0] / runs[1])
     if not kept.all() and mannwhitneyu(logs[kept], logs[~kept]).pvalue < DIFFERENT:
         runs = runs[:, kept]
-    return paired_ratio(runs[0], runs[1], confidence, share)
+        places = None if places is None else np.asarray(places)[kept]
+    return paired_ratio(runs[0], runs[1], confidence, share, places)
 
 
 def undisturbed(runs: Sequence[Samples] | npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
@@ -199,6 +226,67 @@ def percentile(samples: Samples, percent: int) -> float | None:
     if len(samples) * (100 - percent) < 100:
         return None
     return float(np.percentile(np.asarray(samples, dtype=np.float64), percent))
+
+
+def _over_places(
+    logs: npt.NDArray[np.float64],
+    places: Places,
+    typical: Callable[[npt.NDArray[np.float64]], float],
+    ranks: Callable[[npt.NDArray[np.float64], float, float], Interval],
+    confidence: float,
+    share: float,
+) -> tuple[float, Interval]:
+    """A typical logarithm and its interval, where all rounds in one place share an unknown shift.
+
+    Places are then the independent units: each counts as its typical value. Their ranks give the interval where there
+    are enough for the asked confidence, else Student's t, for which shifts are held to be normal. Fewer places than
+    `fewest_places` show too little of how places differ: the interval is that of the rounds within their places, and
+    goes beyond it by `PLACE_MARGIN`.
+    """
+    at = np.unique(np.asarray(places), return_inverse=True)[1]
+    values = np.array([typical(logs[at == place]) for place in range(at.max() + 1)])
+    count = len(values)
+    if count < fewest_places(confidence):
+        middle, more = typical(values), log1p(PLACE_MARGIN)
+        found = ranks(logs - values[at] + middle, confidence, share)
+        return middle, Interval(found.low - more, found.high + more, found.confidence, count)
+    found = ranks(values, confidence, share)
+    if found.confidence < confidence:
+        found = _students(values, confidence, share)
+    return typical(values), Interval(found.low, found.high, found.confidence, count)
+
+
+def _students(values: npt.NDArray[np.float64], confidence: float, share: float) -> Interval:
+    """Student's interval of the mean of as many independent values as the given ones are worth."""
+    from scipy.special import stdtrit
+
+    worth = len(values) / autocorrelation_time(_ranks(values))
+    reach = -stdtrit(worth - 1, (1 - confidence) * share / 2) * values.std(ddof=1) / sqrt(worth)
+    return Interval(float(values.mean() - reach), float(values.mean() + reach), confidence)
+
+
+def _median_ranks(values: npt.NDArray[np.float64], confidence: float, share: float) -> Interval:
+    worth = max(1, int(len(values) / autocorrelation_time(_signs(values))))
+    return _between(values, worth, _binomial_tail(worth), confidence, share)
+
+
+def _signed_ranks(logs: npt.NDArray[np.float64], confidence: float, share: float) -> Interval:
+    worth = max(1, int(len(logs) / autocorrelation_time(_ranks(logs))))
+    return _between(_pair_means(logs), worth * (worth + 1) // 2, _signed_rank_tail(worth), confidence, share)
+
+
+def _hodges_lehmann(logs: npt.NDArray[np.float64]) -> float:
+    return float(np.median(_pair_means(logs)))
+
+
+def _pair_means(logs: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The means of all pairs, each value with itself included."""
+    first, second = np.triu_indices(len(logs))
+    return (logs[first] + logs[second]) / 2
+
+
+def _exp(logs: Interval) -> Interval:
+    return Interval(exp(logs.low), exp(logs.high), logs.confidence, logs.places)
 
 
 def _signs(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

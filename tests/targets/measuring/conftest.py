@@ -79,6 +79,52 @@ class Machine:
 
         return run
 
+    def network(self, cost_s: float, scatter: float, load_s: float = 0.04) -> Moved:
+        """A run that can be loaded anew, and is faster or slower by chance each time."""
+        return Moved(self, cost_s, scatter, load_s)
+
+
+@dataclass
+class Moved:
+    """A network on a machine (`nasc.targets.moving.Movable`).
+
+    Args:
+        machine: where it runs.
+        cost_s: what one call takes in a typical place.
+        scatter: standard deviation of the logarithm of that from place to place.
+        load_s: what loading takes.
+        shifts: the factor of each place so far.
+    """
+
+    machine: Machine
+    cost_s: float
+    scatter: float
+    load_s: float
+    shifts: list[float] = field(default_factory=list[float])
+    run: Callable[[], None] | None = None
+
+    def __post_init__(self) -> None:
+        self.load()
+
+    def __call__(self) -> None:
+        self.call()
+
+    @property
+    def call(self) -> Callable[[], None]:
+        assert self.run is not None
+        return self.run
+
+    def release(self) -> None:
+        assert self.run is not None
+        self.run = None
+
+    def load(self) -> None:
+        assert self.run is None
+        self.machine.now_s += self.load_s
+        self.machine.cpu_s += self.load_s
+        self.shifts.append(math.exp(self.machine.random.gauss(0, self.scatter)))
+        self.run = self.machine.work(self.cost_s * self.shifts[-1])
+
 
 @pytest.fixture
 def machine() -> type[Machine]:

@@ -18,7 +18,7 @@ from nasc.cli import app
 from nasc.ir import UsageError
 from nasc.targets import target_named
 from nasc.targets.energy import MeterUnavailableError
-from nasc.targets.latency import Flag, Latency
+from nasc.targets.latency_record import Flag, Latency
 from nasc.targets.measure import Conditions, Measurement, gpu_of, measure_model, names
 from nasc.targets.provenance import model_digest, size_bytes
 from nasc.targets.statistics import Interval, Ratio, Verdict
