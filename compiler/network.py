@@ -18,9 +18,9 @@ from .execution import positional, run, unknown_step
 from .weights import Rounded, Store
 
 if TYPE_CHECKING:
+    from .losses import Loss
     from .passes.base import Data
     from .pipeline import Pipeline
-    from .training import Loss
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..compiler.data import Batch, Inputs, Rows, apply
 from ..compiler.frontend.task import Split, Task
+from ..compiler.losses import Loss, default_loss
 from ..compiler.threads import counting_flop, fitting_threads
-from ..compiler.training import Loss, default_loss
 from ..ir.errors import NascError, UsageError
 from .metrics import Direction, Metric, class_count, correctness, expect_finite, kind_of, metric_named
 

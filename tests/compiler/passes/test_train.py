@@ -9,11 +9,12 @@ import pytest
 import torch
 from nasc import rewriting
 from nasc.api import load_task
+from nasc.compiler.losses import default_loss
 from nasc.compiler.module import GraphModule
 from nasc.compiler.network import Network
 from nasc.compiler.passes import PassError
 from nasc.compiler.passes.train import SLOWER
-from nasc.compiler.training import default_loss, train
+from nasc.compiler.training import train
 from nasc.compiler.training_settings import TrainingSettings
 from nasc.ir import NascError, UsageError, text
 from support.digits import accuracy, rows, trained
@@ -210,7 +211,8 @@ def test_a_loss_that_is_none_is_refused() -> None:
         ("mse", "the loss is a str, expected a function"),
         (lambda output, labels: output, r"the loss gives a tensor \[8, 10\], expected one number"),
         (lambda output, labels: torch.zeros(()), "that does not depend on the outputs"),
-        (lambda output, labels: 3.0, "the loss gives a float, expected one number"),
+        (lambda output, labels: 3.0, "the loss gives a float, which has no gradients to train by"),
+        (lambda output, labels: None, "the loss gives a NoneType, expected one number"),
     ):
         with pytest.raises(UsageError, match=said):
             made("train", loss=loss)
