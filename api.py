@@ -343,16 +343,17 @@ def _problem(task: Task, settings: Settings, output: Path) -> Generator[Problem]
     """What a search needs of a task; the process that measures, if one was started, ends with the context."""
     from .compiler.frontend.lower import lower_task
     from .search.builder import TaskBuilder
+    from .search.goals import asked_qualities
     from .search.judge import TaskJudge, keep_measurements
     from .search.probing import task_sensitivity
     from .search.protocols import Problem
     from .search.request import conditions
     from .targets import target_named
 
-    target = target_named(settings.target)
+    target, asked = target_named(settings.target), asked_qualities(settings, task.metrics)
     network = lower_task(task)
     measured, kept = conditions(settings.measure), keep_measurements(output)
-    judge = TaskJudge(task, network, target, measured, settings.measure.isolate, kept)
+    judge = TaskJudge(task, network, target, measured, settings.measure.isolate, kept, asked=asked)
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
     with closing(judge):

@@ -244,7 +244,10 @@ def _required(given: Callable[..., Any]) -> list[str]:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, Tensor) and value.numel() != 1:
         raise NascError(f"metric {name!r} gives a tensor {list(value.shape)}, expected one number")
-    return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise NascError(f"metric {name!r} gives a {type(value).__name__}, expected one number") from None
 
 
 def expect_finite(outputs: Tensor, what: str) -> None:
