@@ -198,7 +198,8 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
     """Inputs to look at the network with, and what they are.
 
     Raises:
-        UsageError: they are not what the network takes.
+        UsageError: a model file's are not what the network takes.
+        InputError: those given are not.
     """
     from .compiler.execution import InputError, batch_of, positional
     from .compiler.frontend.given import Given
@@ -218,7 +219,9 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
             inputs = Context.of(data, network=network).samples(count, "comparing")[0]
         batch_of(network.graph, inputs)
     except InputError as error:
-        raise other_data(error, data.source if isinstance(data, Task) else "data") from error
+        if isinstance(data, Task):
+            raise other_data(error, data.source) from error
+        raise
     return inputs, origin
 
 

@@ -8,20 +8,22 @@ import typing
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Any, ClassVar, Self, TypeAlias, TypeVar, cast
 
+import numpy
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from ...ir import Encoding, Graph, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
-from ..data import Inputs
-from ..execution import positional
+from ..data import Inputs, Rows, Stream, as_data, tensors_of
+from ..execution import InputError, positional
 from ..network import Network
 from ..supervision import Supervision
 from ..weights import Trained
 
 Batch: TypeAlias = tuple[Tensor, ...]
-Data: TypeAlias = "Inputs | Sequence[Inputs] | Callable[[], Iterable[Inputs]] | None"
+Data: TypeAlias = "Inputs | Sequence[Inputs] | Dataset[Any] | Callable[[], Iterable[Inputs]] | None"
 
 
 class PassError(NascError):
@@ -60,18 +62,14 @@ class Context:
         supervision: Supervision | None = None,
         network: Network | None = None,
     ) -> Context:
-        """A context from whatever a caller has: one tensor, batches, or a function that gives batches. A batch may be a
-        dict by the names of the inputs where their order is known, that of `network`."""
+        """A context from whatever a caller has: inputs without labels as one tensor or a dict by the names of inputs
+        of `network`, batches of them, a Dataset, or a function that gives batches."""
 
         def batches() -> Iterable[Batch]:
-            assert data is not None
-            for batch in data() if callable(data) else [data] if isinstance(data, Tensor | dict) else data:
-                if network is not None:
-                    yield positional(batch, network.graph)
-                elif isinstance(batch, dict):
+            for batch in _batches(data):
+                if network is None and isinstance(batch, dict):
                     raise UsageError("these inputs go by names, and no network says in which order it takes them")
-                else:
-                    yield (batch,) if isinstance(batch, Tensor) else tuple(batch)
+                yield _expect_count(batch, data, network.graph) if network is not None else tuple(tensors_of(batch))
 
         return Context(data=None if data is None else batches, seed=seed, tell=tell, supervision=supervision)
 
@@ -101,6 +99,42 @@ class Context:
         if not taken:
             raise PassError(f"{asker} needs data and the data is empty")
         return taken
+
+
+def _batches(data: Data) -> Iterable[Inputs]:
+    """What a caller has as data, batch by batch."""
+    if callable(data) and not isinstance(data, Dataset):
+        return data()
+    if isinstance(data, Dataset | Rows | Stream):
+        return (inputs for inputs, _ in as_data(data, "data").batches(256))
+    if isinstance(data, Tensor | numpy.ndarray | Mapping):
+        return [cast(Inputs, data)]
+    if not isinstance(data, Iterable):
+        raise InputError(f"data is a {type(data).__name__}, expected inputs or batches of them", mend=WRITE_DATA)
+    return cast("Iterable[Inputs]", data)
+
+
+def _expect_count(batch: Inputs, data: Data, graph: Graph) -> Batch:
+    """A batch in a graph's order.
+
+    Raises:
+        InputError: it holds another number of inputs, or something else than tensors; says how to write it.
+    """
+    inputs, count = positional(batch, graph), len(graph.inputs)
+    if len(inputs) == count:
+        return inputs
+    listed = ", ".join(f"%{entry.name}" for entry in graph.inputs)
+    found = f"data: the graph takes {count} input{'s' * (count != 1)} ({listed}), found a batch of {len(inputs)}"
+    if len(inputs) == 1 and isinstance(data, tuple | list) and len(data) == count:
+        kind = "tuple" if isinstance(data, tuple) else "list"
+        raise InputError(
+            f"{found}: a {kind} of {count} is {count} batches",
+            mend="For one batch of all inputs write data=[(x1, x2, …)], or a dict by name.",
+        )
+    raise InputError(found, mend=WRITE_DATA)
+
+
+WRITE_DATA = "Write data=x, data=[(x1, x2)] for several inputs, or a dict by name: inputs alone, without labels."
 
 
 def expect_calibrated(graph: Graph, asker: str) -> None:
