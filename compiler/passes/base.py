@@ -235,6 +235,11 @@ class Pass:
         """Whether the result depends on data, and not only on the network."""
         return False
 
+    @property
+    def needs_real_numbers(self) -> bool:
+        """Whether it compares with the real-numbered network, which `train` with rounding in place does not leave."""
+        return False
+
 
 @lru_cache(maxsize=64)
 def _hints(cls: type[Pass]) -> dict[str, Any]:
