@@ -99,6 +99,26 @@ def test_what_a_pipeline_lacks_for_the_target_is_added_and_told(here: Path) -> N
     assert onnx.load("net.onnx").graph == short
 
 
+@pytest.mark.parametrize("command", [("export",), ("verify", "net.onnx", "--against")], ids=lambda c: c[0])
+def test_passes_that_leave_steps_unknown_are_told(here: Path, command: tuple[str, ...]) -> None:
+    assert run("export", "net.nasc", *DATA, "--passes", FULL)[0] == 0
+    code, _, said = run(*command, "net.nasc", *DATA, "--passes", SHORT, "--no-legalize")
+    assert code == 1
+    assert "the passes leave steps unknown: %" in said and "Add `calibrate` to the passes" in said
+    assert "--no-legalize leaves out what is added for the target" in said
+
+
+def test_a_place_for_the_file_is_looked_at_first(here: Path) -> None:
+    Path("broken.py").write_text("1 // 0")
+    for place, expected in (
+        (".", ". is a folder Name the file in it: NAME.onnx."),
+        ("broken.py/net.onnx", "is a file"),
+    ):
+        code, _, said = run("export", "broken.py", "-o", place)
+        assert code == 2 and "ZeroDivision" not in said
+        assert expected in said.replace(": error:", "")
+
+
 def test_the_record_says_what_runs_as_what(here: Path) -> None:
     passes = "quantize{layers=a, weights=i4} | quantize{layers=b, weights=i4, activations=u8}"
     record = exported("net.nasc", *DATA, "--passes", passes, "-o", "mixed.onnx")
@@ -161,7 +181,7 @@ def test_without_data_an_added_pass_says_where_it_comes_from(here: Path) -> None
     assert "calibrate needs data" in said
     assert "in place | calibrate | legalize, added for onnxruntime:cpu; --no-legalize leaves them out" in said
     code, _, said = run("export", "net.nasc", "--passes", SHORT, "--no-legalize")
-    assert code == 1 and "step is not known" in said
+    assert code == 1 and "the passes leave steps unknown" in said
     assert not Path("net.onnx").exists()
 
 
