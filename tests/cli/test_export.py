@@ -18,6 +18,7 @@ from nasc.making import Source, samples_of
 from nasc.targets import target_named
 from onnx import numpy_helper
 from support.networks import free, network_of
+from torch import nn
 from typer.testing import CliRunner
 
 torch.set_num_threads(1)
@@ -80,7 +81,7 @@ def test_a_float_network_is_called_like_its_model_and_agrees(here: Path) -> None
     assert code == 0, said
     assert "wrote net.onnx" in said
     assert "in float" in out and "2 of 2 layers: 0, 2" in out
-    assert out.count("holds") == 3
+    assert out.count("holds") == 4
     onnx.checker.check_model("net.onnx", full_check=True)
     x = torch.randn(3, 16)
     (found,) = target_named("onnxruntime:cpu").load(Path("net.onnx")).run([x.numpy()])
@@ -130,6 +131,7 @@ def test_the_record_says_what_runs_as_what(here: Path) -> None:
     assert record["target"] == "onnxruntime:cpu" and record["beside"] is record["unchecked"] is None
     assert holds(record) == {
         "agreement with torch": True,
+        "same top class as torch": True,
         "same integers as torch": True,
         "integer kernels as planned": True,
     }
@@ -335,10 +337,26 @@ def test_from_python_with_a_network_and_data(here: Path) -> None:
     assert "on 32 samples of the data given" in again.checks[0].found, "data come before random inputs"
     assert Path("again.onnx").read_bytes() == Path("small.onnx").read_bytes()
     checks = nasc.verify("small.onnx", against=network.apply(FULL, data=x), data=x)
-    assert [check.holds for check in checks] == [True, True, True]
-    assert nasc.verify("small.onnx", against=network, passes=FULL, data=x)[1].holds
+    assert [check.holds for check in checks] == [True] * 4
+    assert nasc.verify("small.onnx", against=network, passes=FULL, data=x)[2].holds
     other = nasc.verify("small.onnx", against=network, passes=FULL, data=10 * x)
-    assert other[1].holds is False
+    assert other[2].holds is False
+
+
+def test_other_classes_are_another_network(here: Path) -> None:
+    """Outputs may be near and tell other classes."""
+    x = torch.randn(64, 16)
+    ours, theirs = nn.Linear(16, 2), nn.Linear(16, 2)
+    with torch.no_grad():
+        ours.weight[1] = ours.weight[0] + 0.002 * torch.randn(16)
+        ours.bias.zero_()
+        theirs.bias.zero_()
+        theirs.weight.copy_(ours.weight.flip(0))
+    nasc.export(nasc.lower(ours, x[:2], name="net"), "ours.onnx")
+    checks = {c.name: c for c in nasc.verify("ours.onnx", against=nasc.lower(theirs, x[:2], name="net"), data=x)}
+    assert checks["agreement with torch"].holds
+    assert checks["same top class as torch"].holds is False
+    assert checks["same top class as torch"].found == "0.00%, expected at least 99.5%"
 
 
 def test_of_large_networks_fewer_samples_are_compared() -> None:
