@@ -58,7 +58,7 @@ def expect_loss(loss: Loss, outputs: Tensor, labels: Tensor) -> None:
     if not callable(loss):
         raise UsageError(f"the loss is a {type(loss).__name__}, expected a function", mend=MEND)
     with torch.enable_grad():
-        found = _one_number(loss, outputs.detach().requires_grad_(), labels)
+        found = _one_number(loss, outputs.detach().requires_grad_().clone(), labels)
     if not isinstance(found, Tensor):
         raise UsageError(f"the loss gives a {type(found).__name__}, which has no gradients to train by", mend=MEND)
     if not found.requires_grad:
@@ -98,6 +98,8 @@ def _one_number(loss: Loss, outputs: Tensor, labels: Tensor) -> object:
         found = cast("object", loss(outputs, labels))
     if isinstance(found, Tensor) and found.numel() != 1:
         raise UsageError(f"the loss gives a tensor {list(found.shape)}, expected one number", mend=MEND)
+    if isinstance(found, Tensor) and found.is_complex():
+        raise UsageError("the loss gives a complex number, expected a real one", mend=MEND)
     if not isinstance(found, Tensor | Real):
         raise UsageError(f"the loss gives a {type(found).__name__}, expected one number", mend=MEND)
     return found

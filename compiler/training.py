@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from .frontend.task import Task
 
 
+FAR = 2.0
+"""How many times the loss that it began with a training must end at to have made things worse."""
+
+
 @dataclass(frozen=True)
 class Epoch:
     """One finished epoch: its number from 1, of how many, its losses and the seconds so far."""
@@ -47,11 +51,25 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training did: its epochs, the one whose weights the module now has, and why it ended."""
+    """What a training did.
+
+    Args:
+        epochs: its epochs.
+        kept_epoch: the number of the one whose weights the module now has.
+        ended: why it ended.
+        began: the loss of the first batch, before anything was trained.
+    """
 
     epochs: tuple[Epoch, ...]
     kept_epoch: int
     ended: Literal["finished", "patience", "stopped"]
+    began: float = math.nan
+
+    @property
+    def grew(self) -> bool:
+        """Whether the loss ended above the first epoch's, or far above where it began."""
+        last = self.epochs[-1].training_loss
+        return last > self.epochs[0].training_loss or last > FAR * self.began > 0
 
     @property
     def duration_s(self) -> float:
@@ -107,6 +125,7 @@ def train(
     optimizer, schedule = _optimizer(module, settings, steps * settings.epochs)
     best = _Best()
     epochs: list[Epoch] = []
+    began: float | None = None
     ended: Literal["finished", "patience", "stopped"] = "finished"
     start = time.perf_counter()
     try:
@@ -115,15 +134,17 @@ def train(
                 module.train()
                 total = 0.0
                 for batch in _shuffled(rows, settings.batch_size, order):
-                    total += _step(module, batch, objective, optimizer)
+                    reached = _step(module, batch, objective, optimizer)
+                    began = reached if began is None else began
+                    total += reached
                     if schedule is not None:
                         schedule.step()
-                reached = None if held_out is None else mean_loss(module, held_out, loss, settings.batch_size)
-                epoch = Epoch(number, settings.epochs, total / steps, reached, time.perf_counter() - start)
+                unseen = None if held_out is None else mean_loss(module, held_out, loss, settings.batch_size)
+                epoch = Epoch(number, settings.epochs, total / steps, unseen, time.perf_counter() - start)
                 _refuse_nan(epoch, settings)
                 epochs.append(epoch)
-                if settings.patience is not None and reached is not None:
-                    best.see(number, reached, module)
+                if settings.patience is not None and unseen is not None:
+                    best.see(number, unseen, module)
                 if progress is not None:
                     progress(epoch)
                 if stop is not None and stop(epoch):
@@ -136,7 +157,7 @@ def train(
         module.eval()
     if best.state is not None:
         module.load_state_dict(best.state)
-    return TrainingResult(tuple(epochs), best.epoch or epochs[-1].number, ended)
+    return TrainingResult(tuple(epochs), best.epoch or epochs[-1].number, ended, math.nan if began is None else began)
 
 
 def mean_loss(module: nn.Module, data: Data, loss: Loss, batch_size: int) -> float:

@@ -87,7 +87,8 @@ class Train(Pass):
         result = self.fit(module, context)
         first, last = result.epochs[0].training_loss, result.epochs[-1].training_loss
         loss = f"mean loss {first:.4g} in the first and {last:.4g} in the last"
-        loss += ": it grew, so lower learning_rate" if last > first else ""
+        if result.grew:
+            loss += f"; it began at {result.began:.4g}: it grew, so lower learning_rate"
         context.say(f"{self}: {epochs_text(len(result.epochs))} in {result.duration_s:.1f} s, {loss}")
         return network.with_trained(module)
 
