@@ -5,25 +5,20 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar, cast
-
-import numpy
-from torch import Tensor
-from torch.utils.data import Dataset
+from typing import Any, ClassVar, Self, TypeVar
 
 from ...ir import Encoding, Graph, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
-from ..data import Inputs, Rows, Stream, as_data, tensors_of
-from ..execution import InputError, positional
+from ..batches import Batch as Batch
+from ..batches import Data as Data
+from ..batches import batches_of, in_order
+from ..data import tensors_of
 from ..network import Network
 from ..supervision import Supervision
 from ..weights import Trained
-
-Batch: TypeAlias = tuple[Tensor, ...]
-Data: TypeAlias = "Inputs | Sequence[Inputs] | Dataset[Any] | Callable[[], Iterable[Inputs]] | None"
 
 
 class PassError(NascError):
@@ -66,10 +61,10 @@ class Context:
         of `network`, batches of them, a Dataset, or a function that gives batches."""
 
         def batches() -> Iterable[Batch]:
-            for batch in _batches(data):
+            for batch in batches_of(data):
                 if network is None and isinstance(batch, dict):
                     raise UsageError("these inputs go by names, and no network says in which order it takes them")
-                yield _expect_count(batch, data, network.graph) if network is not None else tuple(tensors_of(batch))
+                yield in_order(batch, data, network.graph) if network is not None else tuple(tensors_of(batch))
 
         return Context(data=None if data is None else batches, seed=seed, tell=tell, supervision=supervision)
 
@@ -99,42 +94,6 @@ class Context:
         if not taken:
             raise PassError(f"{asker} needs data and the data is empty")
         return taken
-
-
-def _batches(data: Data) -> Iterable[Inputs]:
-    """What a caller has as data, batch by batch."""
-    if callable(data) and not isinstance(data, Dataset):
-        return data()
-    if isinstance(data, Dataset | Rows | Stream):
-        return (inputs for inputs, _ in as_data(data, "data").batches(256))
-    if isinstance(data, Tensor | numpy.ndarray | Mapping):
-        return [cast(Inputs, data)]
-    if not isinstance(data, Iterable):
-        raise InputError(f"data is a {type(data).__name__}, expected inputs or batches of them", mend=WRITE_DATA)
-    return cast("Iterable[Inputs]", data)
-
-
-def _expect_count(batch: Inputs, data: Data, graph: Graph) -> Batch:
-    """A batch in a graph's order.
-
-    Raises:
-        InputError: it holds another number of inputs, or something else than tensors; says how to write it.
-    """
-    inputs, count = positional(batch, graph), len(graph.inputs)
-    if len(inputs) == count:
-        return inputs
-    listed = ", ".join(f"%{entry.name}" for entry in graph.inputs)
-    found = f"data: the graph takes {count} input{'s' * (count != 1)} ({listed}), found a batch of {len(inputs)}"
-    if len(inputs) == 1 and isinstance(data, tuple | list) and len(data) == count:
-        kind = "tuple" if isinstance(data, tuple) else "list"
-        raise InputError(
-            f"{found}: a {kind} of {count} is {count} batches",
-            mend="For one batch of all inputs write data=[(x1, x2, …)], or a dict by name.",
-        )
-    raise InputError(found, mend=WRITE_DATA)
-
-
-WRITE_DATA = "Write data=x, data=[(x1, x2)] for several inputs, or a dict by name: inputs alone, without labels."
 
 
 def expect_calibrated(graph: Graph, asker: str) -> None:
