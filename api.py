@@ -318,14 +318,16 @@ def search_task(
         NascError: the model cannot be lowered, or the search cannot go on.
     """
     from .compiler.files import check_places
+    from .compiler.losses import check_loss
     from .compiler.training import trained_checkpoint, with_kept_weights
     from .search.output import network_path
-    from .search.request import check_request
+    from .search.request import check_request, trains
     from .search.run import check_settings, search
 
     check_request(settings, output)
     task = load_task(model) if isinstance(model, str | Path) else resolved(model)
     check_places([network_path(output)], task.checkpoint, task.source)
+    check_loss(task, trained=task.untrained or trains(task, settings))
     if task.untrained:
         task = with_kept_weights(task if settings.seed == 0 else task.with_seed(settings.seed))
     if task.untrained:
@@ -341,16 +343,17 @@ def _problem(task: Task, settings: Settings, output: Path) -> Generator[Problem]
     """What a search needs of a task; the process that measures, if one was started, ends with the context."""
     from .compiler.frontend.lower import lower_task
     from .search.builder import TaskBuilder
+    from .search.goals import asked_qualities
     from .search.judge import TaskJudge, keep_measurements
     from .search.probing import task_sensitivity
     from .search.protocols import Problem
     from .search.request import conditions
     from .targets import target_named
 
-    target = target_named(settings.target)
+    target, asked = target_named(settings.target), asked_qualities(settings, task.metrics)
     network = lower_task(task)
     measured, kept = conditions(settings.measure), keep_measurements(output)
-    judge = TaskJudge(task, network, target, measured, settings.measure.isolate, kept)
+    judge = TaskJudge(task, network, target, measured, settings.measure.isolate, kept, asked=asked)
     builder = TaskBuilder(task, network, settings.seed, judge.assess, settings.training)
     judge.confirmation = builder.confirmation
     with closing(judge):
@@ -388,6 +391,7 @@ def sensitivity(
         NascError: the model cannot be lowered.
     """
     from .compiler.frontend.lower import lower_task
+    from .compiler.losses import check_loss
     from .compiler.training import trained_checkpoint
     from .search.builder import TaskBuilder
     from .search.probing import task_sensitivity
@@ -396,6 +400,7 @@ def sensitivity(
 
     rules = format_rules(weights, activations)
     task = load_task(model) if isinstance(model, str | Path) else model
+    check_loss(task, trained=task.untrained)
     if task.untrained:
         task = trained_checkpoint(task if seed == 0 else task.with_seed(seed)).task
     builder = TaskBuilder(task, lower_task(task), seed, lambda run: {})

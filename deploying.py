@@ -125,6 +125,7 @@ def export_model(
 
     chosen = target_named(target)
     path = Path(output) if output is not None else Path(f"{source.name}.onnx")
+    check_place(path, {})
 
     def check(kept: Mapping[Path, str]) -> None:
         check_place(path, kept)

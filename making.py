@@ -105,7 +105,7 @@ def make(
     Raises:
         UsageError: there is no such model, the text is no pipeline, or an output is no place for its file.
         PassError: a pass refuses the network.
-        NascError: the model cannot be lowered.
+        NascError: the model cannot be lowered, or the passes leave steps unknown.
     """
     from .compiler.files import check_places
     from .compiler.pipeline import parse_pipeline
@@ -134,11 +134,29 @@ def make(
         if suited.network is not network:
             network, pipeline = suited.network, asked + suiting
             added = " | ".join(step.text for step in suited.steps if step.changed)
+    _expect_steps(network, source)
     if tell is not None and added:
         tell(f"quantized layers were not in the form that {target.name} runs: added {added}")
     if tell is not None and given is not None and given.seen:
         tell("the passes have seen random inputs alone: name a model file with real ones, --data model.py")
     return Made(network, str(pipeline), added, inputs, origin)
+
+
+def _expect_steps(network: Network, source: Source) -> None:
+    """Refuse a network that cannot run yet.
+
+    Raises:
+        NascError: steps are unknown; names the first, and the passes that find them.
+    """
+    unknown = [op for op in network.graph.ops if op.type.step is not None and not op.type.step.known]
+    if not unknown:
+        return
+    more = f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""
+    left = "the passes leave steps unknown" if source.passes else "steps of the network are unknown"
+    mend = "Add `calibrate` to the passes, behind what leaves steps unknown: `quantize`, `place`, `resize`."
+    if not source.legalize:
+        mend += " --no-legalize leaves out what is added for the target: drop it where the file was made without it."
+    raise NascError(f"{left}: %{unknown[0].name}{more}", mend=mend)
 
 
 @contextmanager
@@ -198,7 +216,8 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
     """Inputs to look at the network with, and what they are.
 
     Raises:
-        UsageError: they are not what the network takes.
+        UsageError: a model file's are not what the network takes.
+        InputError: those given are not.
     """
     from .compiler.execution import InputError, batch_of, positional
     from .compiler.frontend.given import Given
@@ -218,7 +237,9 @@ def _inputs(start: Loaded, data: Task | Data) -> tuple[tuple[Tensor, ...], str]:
             inputs = Context.of(data, network=network).samples(count, "comparing")[0]
         batch_of(network.graph, inputs)
     except InputError as error:
-        raise other_data(error, data.source if isinstance(data, Task) else "data") from error
+        if isinstance(data, Task):
+            raise other_data(error, data.source) from error
+        raise
     return inputs, origin
 
 

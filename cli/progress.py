@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
+from ..compiler.training_settings import epochs_text
 from ..search.figures import value_text
 from ..search.observer import Observer, Opening
 from ..search.records import Record
@@ -47,7 +48,7 @@ class Watch(Observer):
         """The source network's training finished an epoch."""
         if self.bar is None:
             self.console.print(
-                f"training the source network for {epoch.of} epochs (kept for next time)", highlight=False
+                f"training the source network for {epochs_text(epoch.of)} (kept for next time)", highlight=False
             )
             self.bar = self.progress.add_task("training", total=epoch.of, detail="")
         self.progress.update(self.bar, completed=epoch.number, detail=f"loss {epoch.training_loss:.4f}")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..ir import STORED, Graph, NascError, Op, Type, ordered_graph
 from ..ir.axes import size
-from .execution import Frame, batch_of, compute, known_step, last_uses, positional, unknown_step
+from .execution import Frame, batch_of, called_with, compute, known_step, last_uses, unknown_step
 from .module import SMALLEST_STEP, with_values
 from .network import Network
 from .resizing.gather import growth_of
@@ -108,13 +108,13 @@ class Cohort(nn.Module):
     def __len__(self) -> int:
         return len(self._networks)
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run all networks on the same inputs, in their order or by name; returns the output, or a tuple where there
         are several."""
         graph = self._graph
-        inputs = positional(named, graph) if named else inputs
-        frame = Frame(graph, batch_of(graph, inputs), device=inputs[0].device if inputs else None)
-        known = dict(zip((i.name for i in graph.inputs), inputs, strict=True))
+        given = called_with(inputs, named, graph)
+        frame = Frame(graph, batch_of(graph, given), device=given[0].device if given else None)
+        known = dict(zip((i.name for i in graph.inputs), given, strict=True))
         last = last_uses(graph)
         stacked: set[str] = set()
         for op in graph.ops:

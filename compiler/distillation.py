@@ -12,8 +12,7 @@ from torch.nn import functional
 
 from ..ir.errors import UsageError
 from .data import Inputs, apply
-
-Loss = Callable[[Tensor, Tensor], Tensor]
+from .losses import Loss
 
 
 @dataclass(frozen=True)

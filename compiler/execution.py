@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, cast
 
+import numpy
 import torch
 from torch import Tensor
 from torch._ops import OpOverload
@@ -16,7 +17,6 @@ from torch._ops import OpOverload
 from ..ir import SPECS, STORED, Attribute, Axis, Graph, NascError, Op, Step, Type
 from ..ir.axes import Batch, factors, has_batch, size
 from ..ir.graph import is_axis
-from .data import Inputs
 from .elements import block_steps, nearest, spread
 
 Kernel = Callable[["Frame", Op, list[Tensor]], "Tensor | tuple[Tensor, ...]"]
@@ -128,20 +128,48 @@ def last_uses(graph: Graph) -> dict[str, tuple[str, ...]]:
     return found
 
 
-def positional(inputs: Inputs, graph: Graph) -> tuple[Tensor, ...]:
-    """Inputs as a graph takes them, in order.
+def called_with(inputs: Sequence[object], named: Mapping[str, object], graph: Graph) -> tuple[Tensor, ...]:
+    """The arguments of a call, in a graph's order: tensors or arrays by position or by name, or one value of them all.
 
     Raises:
-        InputError: an input of the graph is not among them.
+        InputError: an input is not among them, or is no tensor.
     """
-    if isinstance(inputs, Tensor):
-        return (inputs,)
-    if isinstance(inputs, dict):
-        missing = [i.name for i in graph.inputs if i.name not in inputs]
-        if missing:
-            raise InputError(f"the inputs lack {missing[0]!r}; found {', '.join(inputs)}")
-        return tuple(inputs[i.name] for i in graph.inputs)
-    return tuple(inputs)
+    if inputs and named:
+        raise InputError(f"inputs are given by position ({len(inputs)}) and by name ({', '.join(named)})", mend=_FORMS)
+    return positional(named or (inputs[0] if len(inputs) == 1 else inputs), graph)
+
+
+def positional(inputs: object, graph: Graph) -> tuple[Tensor, ...]:
+    """Inputs as a graph takes them, in order.
+
+    Args:
+        inputs: a tensor, several in the graph's order, or a dict of them by name; numpy arrays count as tensors.
+        graph: the graph.
+
+    Raises:
+        InputError: an input of the graph is not among them, or is no tensor.
+    """
+    if isinstance(inputs, Mapping):
+        given = cast("Mapping[str, object]", inputs)
+        if missing := [i.name for i in graph.inputs if i.name not in given]:
+            raise InputError(f"the inputs lack {missing[0]!r}; found {', '.join(map(str, given)) or 'none'}")
+        return tuple(_as_tensor(given[i.name], i.name) for i in graph.inputs)
+    names = [i.name for i in graph.inputs]
+    if isinstance(inputs, tuple | list):
+        several = cast("Sequence[object]", inputs)
+        return tuple(_as_tensor(held, names[at] if at < len(names) else str(at)) for at, held in enumerate(several))
+    return (_as_tensor(inputs, names[0] if names else "0"),)
+
+
+_FORMS = "Give inputs alone, without labels: a tensor, a tuple in the graph's order, or a dict by name."
+
+
+def _as_tensor(held: object, name: str) -> Tensor:
+    if isinstance(held, Tensor):
+        return held
+    if isinstance(held, numpy.ndarray):
+        return torch.from_numpy(held)
+    raise InputError(f"input %{name} is a {type(held).__name__}, expected a tensor", mend=_FORMS)
 
 
 def batch_of(graph: Graph, inputs: Sequence[Tensor]) -> int:

@@ -53,9 +53,11 @@ def check_names(paths: Iterable[str | Path]) -> None:
     """Refuse names that are no network's, before it is known what model it comes from.
 
     Raises:
-        UsageError: a path does not end in `.nasc`.
+        UsageError: a path does not end in `.nasc`, or is a folder.
     """
     for path in map(Path, paths):
+        if path.is_dir():
+            raise UsageError(f"{path}: error: is a folder", mend=f"Name the file in it: {path / ('NAME' + TEXT)}.")
         if path.suffix != TEXT:
             raise UsageError(f"{path}: error: a network's file is called NAME{TEXT}", mend=f"Write {path.stem}{TEXT}.")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ..ir import Graph, NascError, Op, Step, Type, rebuilt
 from .elements import spread
-from .execution import known_step, positional, rounded, run, unknown_step
+from .execution import called_with, known_step, rounded, run, unknown_step
 from .network import Network
 from .rounding import fake_elements, fake_quantized
 from .weights import Recipe, Rounded, Source, Trained
@@ -75,12 +75,12 @@ class GraphModule(nn.Module):
         if learn:
             self._octaves[name] = _put(self, f"{name}_octaves", nn.Parameter(torch.zeros_like(start)))
 
-    def forward(self, *inputs: Tensor, **named: Tensor) -> Any:
+    def forward(self, *inputs: Any, **named: Any) -> Any:
         """Run the graph, on inputs in its order or by name; returns the output, or a tuple where there are several."""
         graph = self._network.graph
-        inputs = positional(named, graph) if named else inputs
+        given = called_with(inputs, named, graph)
         values = {op.name: self._real(op) for op in graph.stored}
-        outputs = run(graph, values, inputs, training=self.training, quantize=self._quantized)
+        outputs = run(graph, values, given, training=self.training, quantize=self._quantized)
         return outputs[0] if len(outputs) == 1 else outputs
 
     def source(self) -> Network:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 
 from ..ir import Graph, graph_digest, infer
 from ..ir.infer import Frozen
-from .execution import positional, run, unknown_step
+from .execution import called_with, run, unknown_step
 from .weights import Rounded, Store
 
 if TYPE_CHECKING:
+    from .losses import Loss
     from .passes.base import Data
     from .pipeline import Pipeline
-    from .training import Loss
 
 
 @dataclass(frozen=True)
@@ -74,18 +74,21 @@ class Network:
         whole = [op.name for op in self.graph.stored if not op.type.format.is_float and not op.type.quantized]
         return {name: self.weights.recipe(name).tensor for name in whole}
 
-    def __call__(self, *inputs: Tensor, **named: Tensor) -> Any:
-        """Run the network with torch, without gradients, on inputs in the graph's order or by their names.
+    def __call__(self, *inputs: Any, **named: Any) -> Any:
+        """Run the network with torch, without gradients.
+
+        Args:
+            inputs: tensors in the graph's order, or one dict of them by name.
+            named: tensors by the names of the inputs.
 
         Returns:
             The output, or a tuple where there are several.
 
         Raises:
-            InputError: an input is missing, or has another shape.
+            InputError: an input is missing, is no tensor, or has another shape.
         """
-        inputs = positional(named, self.graph) if named else inputs
         with torch.no_grad():
-            outputs = run(self.graph, self.values, inputs)
+            outputs = run(self.graph, self.values, called_with(inputs, named, self.graph))
         return outputs[0] if len(outputs) == 1 else outputs
 
     def apply(
@@ -102,8 +105,9 @@ class Network:
 
         Args:
             pipeline: passes as text, `resize{stem=24} | quantize{layers=*, weights=i4}`, or parsed.
-            data: for passes that look at data (`calibrate`): inputs as a tensor, or as a dict by name, or batches of
-                them; by default the inputs of `train_data`.
+            data: for passes that look at data (`calibrate`): inputs without labels as a tensor, or as a dict by name,
+                or a list of batches, each a tensor, a tuple or a dict, or a Dataset; arrays of numpy are taken for
+                tensors; by default the inputs of `train_data`.
             train_data: for the pass `train`: a pair of tensors `(x, y)`, or a Dataset of `(x, y)`.
             loss: of a batch, from outputs and labels; by default cross-entropy for class labels, squared error for
                 real ones.

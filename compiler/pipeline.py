@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from ..ir import InvalidGraph, UsageError, verify
@@ -42,8 +42,10 @@ class Pipeline:
 
         Raises:
             PassError: a pass refuses the network.
+            UsageError: the passes cannot stand in this order; nothing has run.
             InvalidGraph: a pass left an invalid graph; the message names the pass.
         """
+        expect_order(self.passes, rounded=network.graph.quantized)
         if context.source is None:
             context = replace(context, source=network)
         for index, step in enumerate(self.passes):
@@ -64,9 +66,41 @@ def parse_pipeline(text: str) -> Pipeline:
     """Read a pipeline.
 
     Raises:
-        UsageError: an unknown pass or option, or a text that is no pipeline; says where.
+        UsageError: an unknown pass or option, a text that is no pipeline, or passes in an order that no network allows;
+            says where.
     """
-    return Pipeline(tuple(_parse_pass(part) for part in split(text, "|") if part))
+    if not text.strip():
+        return Pipeline(())
+    parts = list(split(text, "|"))
+    if not all(parts):
+        place = "ends with" if not parts[-1] else "begins with" if not parts[0] else "has nothing between two"
+        raise UsageError(f"pipeline: {text.strip()!r} {place} '|'", mend="Write PASS | PASS, or leave the '|' out.")
+    passes = tuple(map(_parse_pass, parts))
+    expect_order(passes)
+    return Pipeline(passes)
+
+
+def expect_order(passes: Iterable[Pass], *, rounded: bool = False) -> None:
+    """Refuse passes that need the real-numbered network behind a `train` that leaves none.
+
+    Args:
+        passes: in order.
+        rounded: whether the network that they start from is quantized.
+
+    Raises:
+        UsageError: there is one; names both.
+    """
+    trained: Pass | None = None
+    for step in passes:
+        rounded = rounded or step.name == "quantize"
+        if step.name == "train" and rounded:
+            trained = step
+        if trained is not None and step.needs_real_numbers:
+            raise UsageError(
+                f"pipeline: {step} stands behind {trained}, which trains with the rounding in place and leaves no"
+                " real-numbered network to compare with",
+                mend=f"Put `{step.name}` before `train`, which starts from what it mends, or leave it out.",
+            )
 
 
 def _parse_pass(text: str) -> Pass:

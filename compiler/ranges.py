@@ -14,6 +14,9 @@ WINDOWS = 128
 SMOOTHING = 1e-4
 """Share of the mass that a bin which holds nothing is given before distributions are compared."""
 
+SELDOM = 8
+"""A value that no more elements than this have is no constant, however few elements there are."""
+
 Range = tuple[float, float]
 
 
@@ -57,7 +60,9 @@ def entropy_range(values: Tensor, low: float, high: float, levels: int) -> Range
     Windows around zero grow from `levels` bins of a histogram to the whole range, to both sides in proportion. In each,
     the values outside count at its edges; what codes keep of it is its mass in `levels` groups of bins, spread evenly
     over the bins that hold any. The window with the smallest Kullback-Leibler divergence between the two is taken.
-    Values that are zero, as a ReLU leaves many, are not looked at: every window has a code for just them.
+    Values that are zero, as a ReLU leaves many, are not looked at: every window has a code for just them. Constants,
+    such as what a dark border becomes behind a convolution, keep their place in a window where they have a code for
+    themselves; spread over its bins they would cost the more the wider the code, and the narrowest window would win.
 
     Args:
         values: what was seen, 1-d.
@@ -65,35 +70,55 @@ def entropy_range(values: Tensor, low: float, high: float, levels: int) -> Range
         high: upper end, at least 0.
         levels: how many codes there are; as many as there are bins or more leave nothing to gain.
 
-    Source: Migacz, 8-bit inference with TensorRT, GTC 2017.
+    Source: Migacz, 8-bit inference with TensorRT, GTC 2017; constants apart from the rest are our own.
     """
     if high <= low or levels * 2 > BINS:
         return low, high
     seen = values.double().numpy()
-    counts, edges = np.histogram(seen[seen != 0], bins=BINS, range=(low, high))
+    seen = seen[seen != 0]
+    counts, edges = np.histogram(seen, bins=BINS, range=(low, high))
+    shared, times = constants(seen)
+    fixed, _ = np.histogram(shared, bins=BINS, range=(low, high), weights=times)
     best, least = (low, high), np.inf
     for share in np.linspace(levels / BINS, 1.0, WINDOWS):
         first = int(np.searchsorted(edges, share * low, side="right")) - 1
         last = int(np.searchsorted(edges, share * high, side="left"))
         if last - first < levels:
             continue
-        found = divergence(counts, first, last, levels)
+        found = divergence(counts, fixed, first, last, levels)
         if found < least:
             best, least = (float(edges[first]), float(edges[last])), found
     return widened(max(best[0], low), min(best[1], high))
 
 
-def divergence(counts: np.ndarray, first: int, last: int, levels: int) -> float:
-    """How far what `levels` codes keep of the bins `first` to `last` (left out) is from a histogram clipped to them."""
+def constants(seen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The values that more elements share than one bin holds on average, and how many elements do."""
+    values, times = np.unique(seen, return_counts=True)
+    often = times > max(SELDOM, len(seen) / BINS)
+    return values[often], times[often]
+
+
+def divergence(counts: np.ndarray, fixed: np.ndarray, first: int, last: int, levels: int) -> float:
+    """How far what `levels` codes keep of the bins `first` to `last` (left out) is from a histogram clipped to them.
+
+    Args:
+        counts: of all values, by bin.
+        fixed: those of them that are constants.
+        first: the window's first bin.
+        last: the bin behind it.
+        levels: how many codes there are.
+    """
     inside = counts[first:last].astype(np.float64)
     clipped = inside.copy()
     clipped[0] += counts[:first].sum()
     clipped[-1] += counts[last:].sum()
     group = np.arange(len(inside)) * levels // len(inside)
-    holds = clipped > 0
-    mass = np.bincount(group, inside, levels)
+    alone = np.bincount(group, fixed[first:last] > 0, levels) == 1
+    told = np.where(alone[group], fixed[first:last], 0.0)
+    holds = clipped > told
+    mass = np.bincount(group, inside - told, levels)
     places = np.bincount(group, holds, levels)
-    kept = np.where(holds, mass[group] / np.maximum(places[group], 1), 0.0)
+    kept = told + np.where(holds, mass[group] / np.maximum(places[group], 1), 0.0)
     if kept.sum() == 0:
         return np.inf
     p, q = smoothed(clipped), smoothed(kept)

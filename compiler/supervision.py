@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from .data import Data, Inputs, as_data
-from .training import Loss, default_loss
+from .losses import Loss, default_loss
 from .training_settings import TrainingSettings
 
 

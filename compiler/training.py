@@ -11,13 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from filelock import FileLock
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.utils.data import Dataset
 
 from ..ir.errors import NascError, UsageError
@@ -27,14 +26,16 @@ from .cohort import each
 from .data import Batch, Data, Inputs, Rows, apply, as_data, map_inputs, seeded
 from .distillation import Teacher, blended
 from .frontend.user_code import blaming
+from .losses import Loss, default_loss, expect_loss, loss_value
 from .threads import counting_flop, fitting_threads
 from .training_settings import TrainingSettings
 
 if TYPE_CHECKING:
     from .frontend.task import Task
 
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Takes the network's output and the labels of a batch, gives their mean loss as a scalar tensor."""
+
+FAR = 2.0
+"""How many times the loss that it began with a training must end at to have made things worse."""
 
 
 @dataclass(frozen=True)
@@ -50,11 +51,25 @@ class Epoch:
 
 @dataclass(frozen=True)
 class TrainingResult:
-    """What a training did: its epochs, the one whose weights the module now has, and why it ended."""
+    """What a training did.
+
+    Args:
+        epochs: its epochs.
+        kept_epoch: the number of the one whose weights the module now has.
+        ended: why it ended.
+        began: the loss of the first batch, before anything was trained.
+    """
 
     epochs: tuple[Epoch, ...]
     kept_epoch: int
     ended: Literal["finished", "patience", "stopped"]
+    began: float = math.nan
+
+    @property
+    def grew(self) -> bool:
+        """Whether the loss ended above the first epoch's, or far above where it began."""
+        last = self.epochs[-1].training_loss
+        return last > self.epochs[0].training_loss or last > FAR * self.began > 0
 
     @property
     def duration_s(self) -> float:
@@ -110,6 +125,7 @@ def train(
     optimizer, schedule = _optimizer(module, settings, steps * settings.epochs)
     best = _Best()
     epochs: list[Epoch] = []
+    began: float | None = None
     ended: Literal["finished", "patience", "stopped"] = "finished"
     start = time.perf_counter()
     try:
@@ -118,15 +134,17 @@ def train(
                 module.train()
                 total = 0.0
                 for batch in _shuffled(rows, settings.batch_size, order):
-                    total += _step(module, batch, objective, optimizer)
+                    reached = _step(module, batch, objective, optimizer)
+                    began = reached if began is None else began
+                    total += reached
                     if schedule is not None:
                         schedule.step()
-                reached = None if held_out is None else mean_loss(module, held_out, loss, settings.batch_size)
-                epoch = Epoch(number, settings.epochs, total / steps, reached, time.perf_counter() - start)
+                unseen = None if held_out is None else mean_loss(module, held_out, loss, settings.batch_size)
+                epoch = Epoch(number, settings.epochs, total / steps, unseen, time.perf_counter() - start)
                 _refuse_nan(epoch, settings)
                 epochs.append(epoch)
-                if settings.patience is not None and reached is not None:
-                    best.see(number, reached, module)
+                if settings.patience is not None and unseen is not None:
+                    best.see(number, unseen, module)
                 if progress is not None:
                     progress(epoch)
                 if stop is not None and stop(epoch):
@@ -139,21 +157,7 @@ def train(
         module.eval()
     if best.state is not None:
         module.load_state_dict(best.state)
-    return TrainingResult(tuple(epochs), best.epoch or epochs[-1].number, ended)
-
-
-def default_loss(output: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy for class labels (whole numbers), mean squared error for real ones.
-
-    Args:
-        output: logits [N, C, …], or one logit per sample ([N] or [N, 1]) for two classes; real labels: their shape.
-        labels: int64 [N, …] classes, or float32.
-    """
-    if labels.is_floating_point():
-        return functional.mse_loss(output, _like(labels, output))
-    if output.numel() == labels.numel():
-        return functional.binary_cross_entropy_with_logits(output, _like(labels, output).to(output.dtype))
-    return functional.cross_entropy(output, labels)
+    return TrainingResult(tuple(epochs), best.epoch or epochs[-1].number, ended, math.nan if began is None else began)
 
 
 def mean_loss(module: nn.Module, data: Data, loss: Loss, batch_size: int) -> float:
@@ -163,7 +167,7 @@ def mean_loss(module: nn.Module, data: Data, loss: Loss, batch_size: int) -> flo
     with torch.no_grad():
         for inputs, labels in data.batches(batch_size):
             labels = _labelled(labels, module)
-            total += float(loss(_output(module, inputs), labels)) * len(labels)
+            total += loss_value(loss, _output(module, inputs), labels) * len(labels)
     return total / len(data)
 
 
@@ -342,38 +346,34 @@ def _rehearse(module: nn.Module, data: Data, settings: TrainingSettings, loss: L
     with seeded(0):
         inputs, labels = data.take(slice(0, few))
         outputs, flop = counting_flop(lambda: _output(module, inputs))
-    labels = _labelled(labels, module)
-    if loss is default_loss and outputs.ndim == labels.ndim + 1 and not labels.is_floating_point():
-        every = data.y if isinstance(data, Rows) and data.y is not None else labels
-        classes = 2 if outputs.numel() == labels.numel() else outputs.shape[1]  # see `default_loss`
-        if not 0 <= int(every.min()) <= int(every.max()) < classes:
-            raise UsageError(
-                f"labels to train by go from {int(every.min())} to {int(every.max())},"
-                f" but the network tells {classes} classes apart"
-            )
-    if loss is not default_loss:
-        _expect_loss(loss, outputs[0] if together else outputs, labels)
+    labels, outputs = _labelled(labels, module), outputs[0] if together else outputs
+    if loss is default_loss:
+        _expect_classes(outputs, labels, data)
+    else:
+        expect_loss(loss, outputs, labels)
     return 3 * flop * min(settings.batch_size, len(data)) / few  # going back takes twice as much as going forward
 
 
-def _expect_loss(loss: Loss, outputs: Tensor, labels: Tensor) -> None:
-    """Refuse a loss that does not give one number.
+def _expect_classes(outputs: Tensor, few: Tensor, data: Data) -> None:
+    """Refuse whole-numbered labels that are no classes of the network, as `default_loss` reads its outputs.
 
-    Raises:
-        UsageError: it gives something else, or cannot be called.
-        NascError: it raised; at the user's line.
+    Args:
+        outputs: for a few samples.
+        few: their labels.
+        data: has all labels.
     """
-    mend = "Give a function of the outputs and labels of a batch that gives their mean loss, a scalar tensor."
-    if not callable(loss):
-        raise UsageError(f"the loss is a {type(loss).__name__}, expected a function", mend=mend)
-    with blaming(f"the loss on outputs {list(outputs.shape)} and labels {list(labels.shape)}", None):
-        found = cast("object", loss(outputs.detach().requires_grad_(), labels))
-    if not isinstance(found, Tensor):
-        raise UsageError(f"the loss gives a {type(found).__name__}, expected one number", mend=mend)
-    if found.numel() != 1:
-        raise UsageError(f"the loss gives a tensor {list(found.shape)}, expected one number", mend=mend)
-    if not found.requires_grad:
-        raise UsageError("the loss gives a number that does not depend on the outputs", mend=mend)
+    if few.is_floating_point() or (not (one_logit := outputs.numel() == few.numel()) and outputs.ndim != few.ndim + 1):
+        return
+    every = data.y if isinstance(data, Rows) and data.y is not None else few
+    classes = 2 if one_logit else outputs.shape[1]
+    least, most = int(every.min()), int(every.max())
+    if least < 0 or most >= classes:
+        raise UsageError(
+            f"labels to train by go from {least} to {most}, but the network tells {classes} classes apart",
+            mend="Give labels 0 and 1 for one logit, a score per class for more, or real labels (float) for values."
+            if one_logit
+            else None,
+        )
 
 
 def _output(module: nn.Module, inputs: Inputs) -> Tensor:
@@ -389,15 +389,6 @@ def _labelled(labels: Tensor | None, module: nn.Module) -> Tensor:
 
 def _device(module: nn.Module) -> torch.device:
     return next((held.device for held in module.parameters()), torch.device("cpu"))
-
-
-def _like(labels: Tensor, output: Tensor) -> Tensor:
-    if labels.numel() != output.numel():
-        raise UsageError(
-            f"the network gives {list(output.shape)} for labels {list(labels.shape)}",
-            mend="Give labels of the output's shape, or name a `loss` that takes both.",
-        )
-    return labels.reshape(output.shape)
 
 
 def _cuts(count: int, size: int) -> list[int]:

@@ -77,3 +77,8 @@ def _is_count(value: object, least: int) -> bool:
 
 def _is_real(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def epochs_text(count: int) -> str:
+    """`1 epoch`, `3 epochs`."""
+    return "1 epoch" if count == 1 else f"{count} epochs"

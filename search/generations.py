@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from ..compiler.training_settings import epochs_text
 from ..ir import NascError
 from .config import FineTuning
 from .evaluate import Ladder, failed
@@ -203,7 +204,7 @@ class Generations:
     def trained(self, chosen: Sequence[Assignment], generation: int, before: int) -> list[Record]:
         """A generation after training, as records."""
         epochs = self.tuning.generation_epochs
-        self.observer.stage(f"generation {generation}: training {len(chosen)} candidates for {epochs} epochs")
+        self.observer.stage(f"generation {generation}: training {len(chosen)} candidates for {epochs_text(epochs)}")
         start = time.perf_counter()
         texts = [self.problem.builder.trained(self.space.pipeline(a), epochs) for a in chosen]
         records = [

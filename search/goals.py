@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..compiler.losses import default_loss
 from ..ir.errors import UsageError
 from .config import Settings
 from .figures import METRICS, Metric
 from .front import Rule
+from .metrics import DIRECTIONS
+from .metrics import metric_named as metric_of_labels
 from .objectives import (
     SLACK,
     TOLERANCE,
@@ -59,6 +62,22 @@ class Goals:
         """The metrics among them that must be measured on the target."""
         wanted = [o.metric for o in self.objectives] + [c.metric for c in self.constraints]
         return tuple(dict.fromkeys(m.name for m in wanted if m.rung == "measure"))
+
+
+def asked_qualities(settings: Settings, own: Mapping[str, Any]) -> tuple[str, ...]:
+    """The qualities of labels that objectives and constraints name, in their order.
+
+    Args:
+        settings: what is asked for.
+        own: the model file's metrics.
+
+    Raises:
+        UsageError: a text is no objective or constraint, or names no metric; or what the file gives is none.
+    """
+    mine = [Metric(n, metric_of_labels(n, default_loss, own).direction, "number", "quality", n) for n in own]
+    found = [o.metric for o in parse_objectives(settings.search.objectives, mine)]
+    found += [parse_constraint(text, mine).metric for text in settings.search.constraints]
+    return tuple(dict.fromkeys(m.name for m in found if m.name in own or m.name in DIRECTIONS))
 
 
 def goals(problem: Problem, settings: Settings) -> Goals:

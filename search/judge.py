@@ -67,7 +67,7 @@ class TaskJudge:
         isolate: measure in a process of its own, which may crash or hang without harming the search.
         measured: is given each measurement with its name, to be kept.
         confirmation: gives samples to confirm a finalist on, by whether it was trained.
-        names: qualities to take, the first counts; by default accuracy and loss, loss, or fidelity.
+        asked: qualities to take beside accuracy and loss, loss and mae, or fidelity, the first of which counts.
     """
 
     task: Task
@@ -77,7 +77,7 @@ class TaskJudge:
     isolate: bool = True
     measured: Callable[[str, Measurement], None] = lambda name, measurement: None
     confirmation: Callable[[bool], Rows | None] = lambda trained: None
-    names: tuple[str, ...] = ()
+    asked: tuple[str, ...] = ()
     _baseline: dict[str, Quality] = field(default_factory=dict[str, Quality])
 
     @cached_property
@@ -164,15 +164,16 @@ class TaskJudge:
         return compared(self._quality(run, split, trained), self.baseline(split, trained))
 
     def _quality(self, run: Callable[..., Any], split: Split, trained: bool) -> Quality:
-        names = self.names or None
         with self.task.importing():
-            if not self.labelled:
+            if not self.labelled and not self.asked:
                 return fidelity(run, self._reference, fidelity_batches(self.task))
             if split == "confirmation":
                 rows = self.confirmation(trained)
                 assert rows is not None
-                return evaluate_batches(run, rows.batches(4096), names, loss=self.task.loss, own=self.task.metrics)
-            return quality_of(self.task, run, split, names)
+                return evaluate_batches(
+                    run, rows.batches(4096), more=self.asked, loss=self.task.loss, own=self.task.metrics
+                )
+            return quality_of(self.task, run, split, more=self.asked)
 
     @cached_property
     def _reference(self) -> tuple[Tensor, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..compiler.frontend.user_code import blaming
-from ..compiler.training import Loss
+from ..compiler.losses import Loss, loss_value
 from ..ir.errors import NascError, UsageError, did_you_mean
 
 Direction: TypeAlias = Literal["max", "min"]
@@ -71,7 +71,7 @@ def metric_named(name: str, loss: Loss, own: Mapping[str, Any] | None = None) ->
     if name not in DIRECTIONS:
         raise UsageError(f"there is no metric {name!r}", mend=did_you_mean(name, [*(own or ()), *DIRECTIONS]))
     if name == "loss":
-        return Metric(name, "min", lambda outputs, labels: float(loss(outputs, labels)))
+        return Metric(name, "min", lambda outputs, labels: loss_value(loss, outputs, labels))
     return Metric(name, DIRECTIONS[name], lambda outputs, labels: _standard(name, outputs, labels))
 
 
@@ -244,7 +244,10 @@ def _required(given: Callable[..., Any]) -> list[str]:
 def _number(name: str, value: Any) -> float:
     if isinstance(value, Tensor) and value.numel() != 1:
         raise NascError(f"metric {name!r} gives a tensor {list(value.shape)}, expected one number")
-    return float(value)
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise NascError(f"metric {name!r} gives a {type(value).__name__}, expected one number") from None
 
 
 def expect_finite(outputs: Tensor, what: str) -> None:

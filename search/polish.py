@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..compiler.training_settings import epochs_text
 from .evaluate import Ladder, failed
 from .figures import Figures
 from .front import Rule
@@ -90,7 +91,9 @@ class Polish:
         name = f"trained:{told.pipeline}"
         if (kept := self.study.recall(name)) is not None:
             return Record.of(kept)
-        self.observer.stage(f"training finalist {number} of {of} (trial {record.number}) for {self.epochs} epochs")
+        self.observer.stage(
+            f"training finalist {number} of {of} (trial {record.number}) for {epochs_text(self.epochs)}"
+        )
         start = time.perf_counter()
         try:
             network = made(self.problem.builder, told.pipeline)
@@ -112,7 +115,7 @@ class Polish:
             told = [Record.of(entry) for entry in kept]
             if all(self.path(record).exists() for record in told if record.state == "complete"):
                 return told
-        self.observer.stage(f"training {len(chosen)} finalists for {self.epochs} epochs")
+        self.observer.stage(f"training {len(chosen)} finalists for {epochs_text(self.epochs)}")
         start = time.perf_counter()
         found = evaluated(self.problem, records, self.violations)
         spent = (time.perf_counter() - start) / max(1, len(records))
@@ -128,7 +131,7 @@ class Polish:
         return replace(
             record,
             number=TRAINED + record.number,
-            origin=f"trial {record.label}, trained for {self.epochs} epochs",
+            origin=f"trial {record.label}, trained for {epochs_text(self.epochs)}",
             pipeline=self.problem.builder.trained(record.pipeline, self.epochs),
             epochs=self.epochs,
             duplicate_of=None,

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from ..compiler.data import Batch, Inputs, Rows, apply
 from ..compiler.frontend.task import Split, Task
+from ..compiler.losses import Loss, default_loss
 from ..compiler.threads import counting_flop, fitting_threads
-from ..compiler.training import Loss, default_loss
 from ..ir.errors import NascError, UsageError
 from .metrics import Direction, Metric, class_count, correctness, expect_finite, kind_of, metric_named
 
@@ -92,19 +92,19 @@ def evaluate_batches(
     batches: Iterable[Batch],
     metrics: Sequence[str] | None = None,
     *,
+    more: Sequence[str] = (),
     loss: Loss = default_loss,
     own: Mapping[str, Any] | None = None,
 ) -> Quality:
-    """As `evaluate`, on batches of inputs and labels.
+    """As `evaluate`, on batches of inputs and labels, with `more` metrics behind those named or taken by default.
 
     Standard errors: of accuracy from its samples, sqrt(p (1 - p) / n) where each is right or wrong; of the other named
     metrics by leaving out one sixteenth of the samples at a time (jackknife, Efron and Tibshirani 1993, chapter 11);
     of the model file's own metrics none.
     """
     outputs, labels = _outputs_and_labels(run, batches)
-    if metrics is None:
-        metrics = ("loss", "mae") if labels.is_floating_point() else ("accuracy", "loss")
-    chosen = [metric_named(name, loss, own) for name in metrics]
+    named = dict.fromkeys((*(_default_metrics(outputs, labels, more) if metrics is None else metrics), *more))
+    chosen = [metric_named(name, loss, own) for name in named]
     correct = None
     if class_count(outputs, labels):
         kind_of(outputs, labels)  # refuses labels out of range
@@ -118,6 +118,13 @@ def evaluate_batches(
                 errors[metric.name] = error
     directions: dict[str, Direction] = {metric.name: metric.direction for metric in chosen}
     return Quality("labels", len(labels), values, errors, directions, correct)
+
+
+def _default_metrics(outputs: Tensor, labels: Tensor, more: Sequence[str]) -> tuple[str, ...]:
+    """What is taken where nothing is named; nothing where labels are no classes and other metrics are taken anyway."""
+    if labels.is_floating_point():
+        return ("loss", "mae")
+    return () if more and not class_count(outputs, labels) else ("accuracy", "loss")
 
 
 def outputs_of(run: Run, batches: Iterable[Inputs]) -> tuple[Tensor, ...]:
@@ -172,6 +179,7 @@ def quality_of(
     metrics: Sequence[str] | None = None,
     batch_size: int = 1024,
     *,
+    more: Sequence[str] = (),
     reference: tuple[Tensor, ...] | None = None,
 ) -> Quality:
     """Quality of a network on a task: on labelled data of the split, else fidelity on the task's calibration inputs.
@@ -182,6 +190,7 @@ def quality_of(
         split: the data to see it on.
         metrics: as in `evaluate`.
         batch_size: samples per call of `run`.
+        more: metrics to take beside the default ones.
         reference: outputs of `task.model` on `fidelity_batches(task)`, so that they are not made again each time.
 
     Raises:
@@ -189,8 +198,8 @@ def quality_of(
     """
     data = task.data(split)
     if data is not None and next(data.batches(1))[1] is not None:
-        return evaluate_batches(run, data.batches(batch_size), metrics, loss=task.loss, own=task.metrics)
-    if unknown := set(metrics or ()) - {"fidelity", "agreement"}:
+        return evaluate_batches(run, data.batches(batch_size), metrics, more=more, loss=task.loss, own=task.metrics)
+    if unknown := {*(metrics or ()), *more} - {"fidelity", "agreement"}:
         raise UsageError(
             f"{task.source} has no labelled {split}_data, so there is no {' or '.join(sorted(unknown))}",
             mend=f"Write {split}_data = (x, y) in it, or ask for fidelity or agreement.",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
+from ..compiler.frontend.task import Task
 from ..targets import target_named
 from ..targets.measure import Conditions
 from .config import MeasureSettings, Settings
@@ -35,6 +36,13 @@ def check_request(settings: Settings, output: Path) -> None:
         expect_tolerance(settings.search.tolerance)
     check_storage(settings.search.storage)
     check_output(output)
+
+
+def trains(task: Task, settings: Settings) -> bool:
+    """Whether a search of a task may train candidates: all of them, or its finalists."""
+    chosen = settings.training
+    finalists = task.training is not None and (chosen.finalist_epochs or chosen.generations)
+    return "train" in task.splits and bool(chosen.epochs or finalists)
 
 
 def conditions(chosen: MeasureSettings) -> Conditions:

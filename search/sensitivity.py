@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from ..compiler.losses import Loss, loss_value
 from ..compiler.network import Network
 from ..compiler.passes import Context
 from ..compiler.passes.base import Batch
@@ -20,7 +20,6 @@ from .space import FORMAT_PARTS, Knob, Space, amount
 
 QUIETEST = 10 ** (-14.45)
 """Noise over signal that is counted at least: what binary32 itself rounds away (144.5 dB)."""
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -188,6 +187,5 @@ def _first(outputs: Any) -> Tensor:
 
 
 def _mean_loss(outputs: Sequence[Tensor], labels: Sequence[Tensor], loss: Loss) -> float:
-    with torch.no_grad():
-        each = [float(loss(o.float(), y)) * len(y) for o, y in zip(outputs, labels, strict=True)]
+    each = [loss_value(loss, o.float(), y) * len(y) for o, y in zip(outputs, labels, strict=True)]
     return sum(each) / sum(len(y) for y in labels)

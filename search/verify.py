@@ -14,7 +14,7 @@ from ..ir import NascError, UsageError
 from ..ir.axes import size
 from ..targets import target_named
 from .artifacts import artifact_of
-from .comparison import SAME_CLASS, Check, compare
+from .comparison import Check, compare
 from .judge import CHECKED, session_run
 from .output import MANIFEST, MODEL, NETWORK, Manifest, file_digest, read_manifest
 from .quality import quality_of
@@ -53,10 +53,8 @@ def verify(folder: Path, load_task: Callable[[str, Sequence[str]], Task]) -> tup
     inputs = _inputs(network, task)
     found = compare(network, target, home / MODEL, inputs, session)
     checks.append(found.outputs)
-    if found.agreement.top1 is not None and "accuracy" in (manifest.deployed_test or {}):
-        checks.append(
-            Check("same top class as torch", found.agreement.top1 >= SAME_CLASS, f"{found.agreement.top1:.2%}")
-        )
+    if "accuracy" in (manifest.deployed_test or {}):
+        checks += found.top_class
     checks += [found.inside, found.kernels]
     if task is not None and manifest.deployed_test:
         checks += _quality(task, session_run(session, network), manifest.deployed_test)

@@ -73,15 +73,21 @@ class Artifact:
         return len(self.model) + sum(map(len, self._data()))
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the tensors beside the model, then the model, each in one step.
+        """Write the tensors beside the model, then the model, each in one step; then remove the tensors of a model that
+        nasc wrote there before, where nothing refers to them any more.
 
         Raises:
             UsageError: the place cannot be written to.
         """
+        from .onnx.places import written_beside
+
         path = Path(path)
+        before = written_beside(path)
         if self.location:
             write_atomically(path.with_name(self.location), self._write_data)
         write_atomically(path, self._write_model)
+        if before is not None and before.name != self.location:
+            before.unlink(missing_ok=True)
         return path
 
     def _write_model(self, path: Path) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 from ...ir.errors import UsageError
 from ..checkpoint import load_weights, read_checkpoint
 from ..data import FORMS, as_inputs, seeded, tensors_of
-from ..training import default_loss
+from ..losses import default_loss
 from ..training_settings import TrainingSettings
 from .task import SPLITS, ExampleInputs, LazyData, Split, Task, check_runs
 from .user_code import Surroundings, blaming

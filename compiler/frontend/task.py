@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from ...ir.errors import UsageError
 from ..data import Batch, Data, Inputs, Rows, Stream, add_tensor, apply, as_data, described, seeded, tensors_of
+from ..losses import Loss, default_loss
 from ..network import Network
 from ..supervision import Supervision
-from ..training import Loss, default_loss
 from ..training_settings import TrainingSettings
 from .user_code import Surroundings, blaming
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...ir import Op
-from ..execution import Frame, alike, kernel, values
+from ..execution import ExecutionError, Frame, alike, kernel, values
 
 
 @kernel("batch_norm")
@@ -14,6 +14,13 @@ def batch_norm(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor:
     """With the statistics of training; while training, with the batch's own."""
     x, mean, var, *affine = inputs if frame.training else alike(inputs)  # training writes to the running statistics
     weight, bias = (*affine, None, None)[:2]
+    if frame.training and x.numel() == x.shape[1]:
+        place = f"{op.location}: " if op.location else ""
+        raise ExecutionError(
+            f"{place}error: {op.kind} %{op.name} is trained on batches of one sample, which gives one value per"
+            " channel: the statistics of a batch take more",
+            mend="Train on more samples at once (samples, batch_size), or put `fold-batch-norm` before `train`.",
+        )
     return F.batch_norm(x, mean, var, weight, bias, training=frame.training, momentum=0.1, **values(frame, op))
 
 

@@ -5,23 +5,20 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import lru_cache
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
-
-from torch import Tensor
+from typing import Any, ClassVar, Self, TypeVar
 
 from ...ir import Encoding, Graph, NascError, Op, ParseError, UsageError, parse_encoding
 from ...ir.errors import did_you_mean
-from ..data import Inputs
-from ..execution import positional
+from ..batches import Batch as Batch
+from ..batches import Data as Data
+from ..batches import batches_of, in_order
+from ..data import tensors_of
 from ..network import Network
 from ..supervision import Supervision
 from ..weights import Trained
-
-Batch: TypeAlias = tuple[Tensor, ...]
-Data: TypeAlias = "Inputs | Sequence[Inputs] | Callable[[], Iterable[Inputs]] | None"
 
 
 class PassError(NascError):
@@ -60,18 +57,14 @@ class Context:
         supervision: Supervision | None = None,
         network: Network | None = None,
     ) -> Context:
-        """A context from whatever a caller has: one tensor, batches, or a function that gives batches. A batch may be a
-        dict by the names of the inputs where their order is known, that of `network`."""
+        """A context from whatever a caller has: inputs without labels as one tensor or a dict by the names of inputs
+        of `network`, batches of them, a Dataset, or a function that gives batches."""
 
         def batches() -> Iterable[Batch]:
-            assert data is not None
-            for batch in data() if callable(data) else [data] if isinstance(data, Tensor | dict) else data:
-                if network is not None:
-                    yield positional(batch, network.graph)
-                elif isinstance(batch, dict):
+            for batch in batches_of(data):
+                if network is None and isinstance(batch, dict):
                     raise UsageError("these inputs go by names, and no network says in which order it takes them")
-                else:
-                    yield (batch,) if isinstance(batch, Tensor) else tuple(batch)
+                yield in_order(batch, data, network.graph) if network is not None else tuple(tensors_of(batch))
 
         return Context(data=None if data is None else batches, seed=seed, tell=tell, supervision=supervision)
 
@@ -199,6 +192,11 @@ class Pass:
     @property
     def needs_data(self) -> bool:
         """Whether the result depends on data, and not only on the network."""
+        return False
+
+    @property
+    def needs_real_numbers(self) -> bool:
+        """Whether it compares with the real-numbered network, which `train` with rounding in place does not leave."""
         return False
 
 

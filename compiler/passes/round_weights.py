@@ -73,6 +73,11 @@ class RoundWeights(Pass):
         """See `Pass.needs_data`."""
         return True
 
+    @property
+    def needs_real_numbers(self) -> bool:
+        """See `Pass.needs_real_numbers`."""
+        return True
+
     def run(self, network: Network, context: Context) -> Network:
         """See `Pass.run`."""
         expect_calibrated(network.graph, self.name)

@@ -13,6 +13,7 @@ from ..distillation import Teacher
 from ..network import Network
 from ..supervision import Supervision
 from ..training import Epoch, TrainingResult, train
+from ..training_settings import epochs_text
 from .base import Context, Pass, PassError, expect_calibrated, register
 
 SLOWER = 0.25
@@ -86,8 +87,9 @@ class Train(Pass):
         result = self.fit(module, context)
         first, last = result.epochs[0].training_loss, result.epochs[-1].training_loss
         loss = f"mean loss {first:.4g} in the first and {last:.4g} in the last"
-        loss += ": it grew, so lower learning_rate" if last > first else ""
-        context.say(f"{self}: {len(result.epochs)} epochs in {result.duration_s:.1f} s, {loss}")
+        if result.grew:
+            loss += f"; it began at {result.began:.4g}: it grew, so lower learning_rate"
+        context.say(f"{self}: {epochs_text(len(result.epochs))} in {result.duration_s:.1f} s, {loss}")
         return network.with_trained(module)
 
     def fit(

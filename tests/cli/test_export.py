@@ -18,6 +18,7 @@ from nasc.making import Source, samples_of
 from nasc.targets import target_named
 from onnx import numpy_helper
 from support.networks import free, network_of
+from torch import nn
 from typer.testing import CliRunner
 
 torch.set_num_threads(1)
@@ -80,7 +81,7 @@ def test_a_float_network_is_called_like_its_model_and_agrees(here: Path) -> None
     assert code == 0, said
     assert "wrote net.onnx" in said
     assert "in float" in out and "2 of 2 layers: 0, 2" in out
-    assert out.count("holds") == 3
+    assert out.count("holds") == 4
     onnx.checker.check_model("net.onnx", full_check=True)
     x = torch.randn(3, 16)
     (found,) = target_named("onnxruntime:cpu").load(Path("net.onnx")).run([x.numpy()])
@@ -99,6 +100,26 @@ def test_what_a_pipeline_lacks_for_the_target_is_added_and_told(here: Path) -> N
     assert onnx.load("net.onnx").graph == short
 
 
+@pytest.mark.parametrize("command", [("export",), ("verify", "net.onnx", "--against")], ids=lambda c: c[0])
+def test_passes_that_leave_steps_unknown_are_told(here: Path, command: tuple[str, ...]) -> None:
+    assert run("export", "net.nasc", *DATA, "--passes", FULL)[0] == 0
+    code, _, said = run(*command, "net.nasc", *DATA, "--passes", SHORT, "--no-legalize")
+    assert code == 1
+    assert "the passes leave steps unknown: %" in said and "Add `calibrate` to the passes" in said
+    assert "--no-legalize leaves out what is added for the target" in said
+
+
+def test_a_place_for_the_file_is_looked_at_first(here: Path) -> None:
+    Path("broken.py").write_text("1 // 0")
+    for place, expected in (
+        (".", ". is a folder Name the file in it: NAME.onnx."),
+        ("broken.py/net.onnx", "is a file"),
+    ):
+        code, _, said = run("export", "broken.py", "-o", place)
+        assert code == 2 and "ZeroDivision" not in said
+        assert expected in said.replace(": error:", "")
+
+
 def test_the_record_says_what_runs_as_what(here: Path) -> None:
     passes = "quantize{layers=a, weights=i4} | quantize{layers=b, weights=i4, activations=u8}"
     record = exported("net.nasc", *DATA, "--passes", passes, "-o", "mixed.onnx")
@@ -110,6 +131,7 @@ def test_the_record_says_what_runs_as_what(here: Path) -> None:
     assert record["target"] == "onnxruntime:cpu" and record["beside"] is record["unchecked"] is None
     assert holds(record) == {
         "agreement with torch": True,
+        "same top class as torch": True,
         "same integers as torch": True,
         "integer kernels as planned": True,
     }
@@ -161,7 +183,7 @@ def test_without_data_an_added_pass_says_where_it_comes_from(here: Path) -> None
     assert "calibrate needs data" in said
     assert "in place | calibrate | legalize, added for onnxruntime:cpu; --no-legalize leaves them out" in said
     code, _, said = run("export", "net.nasc", "--passes", SHORT, "--no-legalize")
-    assert code == 1 and "step is not known" in said
+    assert code == 1 and "the passes leave steps unknown" in said
     assert not Path("net.onnx").exists()
 
 
@@ -315,10 +337,26 @@ def test_from_python_with_a_network_and_data(here: Path) -> None:
     assert "on 32 samples of the data given" in again.checks[0].found, "data come before random inputs"
     assert Path("again.onnx").read_bytes() == Path("small.onnx").read_bytes()
     checks = nasc.verify("small.onnx", against=network.apply(FULL, data=x), data=x)
-    assert [check.holds for check in checks] == [True, True, True]
-    assert nasc.verify("small.onnx", against=network, passes=FULL, data=x)[1].holds
+    assert [check.holds for check in checks] == [True] * 4
+    assert nasc.verify("small.onnx", against=network, passes=FULL, data=x)[2].holds
     other = nasc.verify("small.onnx", against=network, passes=FULL, data=10 * x)
-    assert other[1].holds is False
+    assert other[2].holds is False
+
+
+def test_other_classes_are_another_network(here: Path) -> None:
+    """Outputs may be near and tell other classes."""
+    x = torch.randn(64, 16)
+    ours, theirs = nn.Linear(16, 2), nn.Linear(16, 2)
+    with torch.no_grad():
+        ours.weight[1] = ours.weight[0] + 0.002 * torch.randn(16)
+        ours.bias.zero_()
+        theirs.bias.zero_()
+        theirs.weight.copy_(ours.weight.flip(0))
+    nasc.export(nasc.lower(ours, x[:2], name="net"), "ours.onnx")
+    checks = {c.name: c for c in nasc.verify("ours.onnx", against=nasc.lower(theirs, x[:2], name="net"), data=x)}
+    assert checks["agreement with torch"].holds
+    assert checks["same top class as torch"].holds is False
+    assert checks["same top class as torch"].found == "0.00%, expected at least 99.5%"
 
 
 def test_of_large_networks_fewer_samples_are_compared() -> None:

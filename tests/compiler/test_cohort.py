@@ -9,8 +9,9 @@ import torch
 from nasc import lower
 from nasc.compiler.cohort import Cohort, cohorts
 from nasc.compiler.distillation import Teacher, blended, distance
+from nasc.compiler.losses import default_loss
 from nasc.compiler.network import Network
-from nasc.compiler.training import TrainingSettings, default_loss, train
+from nasc.compiler.training import TrainingSettings, train
 from nasc.ir.errors import NascError, UsageError
 from torch import Tensor, nn
 

@@ -72,7 +72,8 @@ def test_texts_are_canonical(pipeline: Pipeline) -> None:
 CANONICAL = [
     ("", ""),
     ("cleanup", "cleanup"),
-    (" cleanup{} | |fold-batch-norm ", "cleanup | fold-batch-norm"),
+    ("  ", ""),
+    (" cleanup{} |fold-batch-norm ", "cleanup | fold-batch-norm"),
     ("quantize{weights=i4,layers=*}", "quantize{weights=i4}"),
     ("quantize{ layers = [ fc1 , fc2 ] }", "quantize{layers=[fc1, fc2]}"),
     ("quantize{layers=[fc1]}", "quantize{layers=fc1}"),
@@ -178,6 +179,34 @@ def test_what_is_no_pipeline_is_refused(text: str, message: str, mend: str | Non
     assert caught.value.exit_code == 2
     if mend is not None:
         assert (caught.value.mend or "").startswith(mend)
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("cleanup |", "ends with"),
+        ("| cleanup", "begins with"),
+        ("cleanup || calibrate", "has nothing between two"),
+        ("|", "ends with"),
+    ],
+)
+def test_a_bar_stands_between_two_passes(text: str, place: str) -> None:
+    with pytest.raises(UsageError, match=rf"{place} '\|'\n  Write PASS \| PASS"):
+        parse_pipeline(text)
+
+
+def test_passes_that_need_real_numbers_stand_before_train() -> None:
+    for mend in ("correct-bias{samples=8}", "round-weights"):
+        said = (
+            rf"{mend} stands behind train{{epochs=1}}, which trains(.|\n)*Put `{mend.partition('{')[0]}` before `train`"
+        )
+        with pytest.raises(UsageError, match=said):
+            parse_pipeline(f"quantize{{weights=i4}} | calibrate | train{{epochs=1}} | {mend} | legalize")
+        parse_pipeline(f"train | quantize{{weights=i4}} | calibrate | {mend}")
+        parse_pipeline(f"quantize{{weights=i4}} | calibrate | {mend} | train")
+        rounded = network_of(ZOO["mlp"]).apply("quantize{weights=i4} | calibrate")
+        with pytest.raises(UsageError, match="leaves no real-numbered network"):
+            rounded.apply(f"train | {mend}", train_data=())  # said before the data are looked at
 
 
 def test_passes_run_in_order_and_are_observed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import nasc
 import numpy as np
 import pytest
 import torch
@@ -12,7 +13,7 @@ from nasc.compiler.weights import Rounded
 from nasc.ir import format_named
 from support.graphs import graph_of
 from support.networks import network_of
-from torch import Tensor
+from torch import Tensor, nn
 
 ROWS = "%x: f32[N, 6]"
 WEIGHT = "%w: i8<{}?>[6, 500] = weight\n%y: f32[N, 6] = linear %x, %w"
@@ -114,6 +115,43 @@ def test_zeros_of_a_relu_do_not_narrow_the_range() -> None:
         values, low, high, 256
     )
     assert entropy_range(values, low, high, 256)[1] > 0.6 * high
+
+
+@pytest.mark.parametrize("kind", ["relu", "laplace"])
+@pytest.mark.parametrize("levels", [64, 256])
+def test_constants_do_not_narrow_the_range(kind: str, levels: int) -> None:
+    """Each has a code to itself in all windows that hold it, as zero has."""
+    values = drawn(kind).abs()
+    low, high = whole_range(values)
+    shared = torch.tensor([0.02, 0.11, 0.23, 0.31, 0.52, 0.66]).repeat_interleave(20000) * high
+    alone, among = (entropy_range(v, low, high, levels)[1] for v in (values, torch.cat([values, shared])))
+    assert among > 0.85 * alone
+    far = torch.cat([values, torch.full((20000,), 0.97 * high)])
+    assert entropy_range(far, low, high, levels)[1] >= 0.97 * high, "a constant that many share is not clipped"
+
+
+def test_constants_that_share_a_code_are_not_told_apart() -> None:
+    """256 constants and 16 codes: their masses are merged, as those of any values are."""
+    pixels = (drawn("laplace").abs() * 16).round().clamp(max=255) / 255
+    low, high = whole_range(pixels)
+    assert entropy_range(pixels, low, high, 256)[1] == pytest.approx(high), "each has a code of 8 bits to itself"
+    assert entropy_range(pixels, low, high, 16)[1] < 0.8 * high
+
+
+@pytest.mark.parametrize("samples", [16, 32, 64])
+def test_dark_borders_do_not_ruin_entropy(samples: int) -> None:
+    """Behind a convolution a border is one constant per channel: the narrowest window won, and clipped the rest."""
+    torch.manual_seed(0)
+    inner = nn.functional.interpolate(torch.rand(samples, 1, 4, 4), size=8, mode="bilinear").square()
+    x = nn.functional.pad(inner, (4,) * 4)
+    model = nn.Sequential(nn.Conv2d(1, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 8, 3)).eval()
+    network = nasc.lower(model, x[:2]).apply("quantize{activations=u8} | calibrate{method=entropy}", data=x)
+    step = [op.type.step for op in network.graph.ops if op.kind == "quantize"][1]
+    assert step is not None and step.value is not None
+    seen = model[:2](x).detach()
+    codes = torch.clamp(torch.round(seen / step.value), 0, 255)
+    error = (codes * step.value - seen).square().sum() / seen.square().sum()
+    assert error < 1e-3
 
 
 def test_wide_formats_and_constants_leave_nothing_to_choose() -> None:

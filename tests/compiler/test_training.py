@@ -14,11 +14,11 @@ from nasc.compiler.data import Stream, seeded
 from nasc.compiler.frontend.model_file import load_task
 from nasc.compiler.frontend.model_values import make_task
 from nasc.compiler.frontend.task import weights_digest
+from nasc.compiler.losses import default_loss
 from nasc.compiler.training import (
     Epoch,
     TrainingSettings,
     cache_folder,
-    default_loss,
     mean_loss,
     train,
     trained_checkpoint,
@@ -168,6 +168,18 @@ def test_settings_out_of_range(change: dict[str, Any], says: str) -> None:
 def test_settings_text_tells_settings_apart() -> None:
     assert TrainingSettings().text() != TrainingSettings(seed=1).text()
     assert TrainingSettings.of({"epochs": 3}).text().startswith("epochs=3, batch_size=256, ")
+
+
+@pytest.mark.parametrize("shape", [(-1,), (-1, 1)], ids=["flat", "column"])
+@pytest.mark.parametrize("labels", [(0, 2), (-1, 1)])
+def test_labels_that_one_logit_cannot_tell_are_refused(shape: tuple[int, ...], labels: tuple[int, int]) -> None:
+    x, y = points()
+    module = nn.Sequential(nn.Linear(x.shape[1], 1), nn.Flatten(0) if len(shape) == 1 else nn.Identity())
+    wrong = torch.where(y > 0, max(labels), min(labels))
+    said = f"go from {labels[0]} to {labels[1]}, but the network tells 2 classes apart\n  Give labels 0 and 1 for one"
+    with pytest.raises(UsageError, match=said):
+        train(module, (x, wrong), QUICK)
+    train(module, (x, (y > 0).long()), replace(QUICK, epochs=1))
 
 
 def test_default_losses() -> None:

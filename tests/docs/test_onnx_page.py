@@ -26,7 +26,7 @@ def test_the_commands_run_and_print_what_stands_there(tmp_path: Path, monkeypatc
     assert (tmp_path / "small.onnx").is_file()
     (record,) = re.findall(r"```text\n(.*?)```", PAGE, re.DOTALL)
     title, *lines = record.splitlines()
-    assert len(lines) == 4
+    assert len(lines) == 5
     assert re.sub(r"[\d.]+ kB", "", title) in re.sub(r"[\d.]+ kB", "", printed[0].stdout)
     for line in lines:
         label = re.split(r" {2,}", line)[0]

@@ -42,6 +42,26 @@ def test_large_tensors_lie_beside_the_model_and_small_ones_inside(
     assert artifact.size_bytes == sum(p.stat().st_size for p in files)
 
 
+def test_tensors_that_nothing_refers_to_any_more_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small, big = (network_of(graph_of(LAYER.replace("64", n), f"%x: f32[N, {n}]")) for n in ("8", "64"))
+    monkeypatch.setattr(artifacts, "LARGE_BYTES", 4 * (64 * 64 + 64))
+    path, beside = tmp_path / "net.onnx", tmp_path / "net.onnx.data"
+    nasc.export(big, path)
+    assert beside.exists()
+    nasc.export(big, path)
+    assert beside.exists()
+    nasc.export(small, path)
+    assert not beside.exists()
+    beside.write_bytes(b"of somebody else")
+    nasc.export(small, path)
+    assert beside.read_bytes() == b"of somebody else", "the model before had nothing beside it"
+    beside.unlink()
+    nasc.export(big, path)
+    beside.write_bytes(b"another file by now")
+    nasc.export(small, path)
+    assert beside.read_bytes() == b"another file by now", "it is not what nasc wrote"
+
+
 def test_a_format_without_a_kernel_is_an_error_that_says_what_to_do() -> None:
     net = network_of(graph_of("%w: f64[4, 3, 1] = weight\n%y: f64[N, 4, 5] = conv1d %x, %w", "%x: f64[N, 3, 5]"))
     with pytest.raises(TargetError, match="implementation for Conv.*'y'") as caught:

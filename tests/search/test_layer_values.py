@@ -58,8 +58,8 @@ def test_a_file_with_other_names_is_compared_by_its_outputs_alone(tmp_path: Path
     for entry in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         entry.name = f"their.{entry.name}"
     onnx.save(model, path)
-    outputs, inside, kernels = compare(network, CPU, path, x).checks
-    assert outputs.holds and kernels.holds
+    outputs, classes, inside, kernels = compare(network, CPU, path, x).checks
+    assert outputs.holds and classes.holds and kernels.holds
     assert inside.holds is None
     assert inside.found == "the file has no value that is called like a layer"
 

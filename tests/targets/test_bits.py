@@ -122,3 +122,14 @@ def test_a_file_holds_the_bytes_that_are_counted(
         found, expected = (ran(m, x.numpy(), optimized=optimized) for m in (model, whole))
         for a, b in zip(found, expected, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+def test_what_integer_layers_store_beside_what_is_counted() -> None:
+    """Of docs/formats.md: zeros of weights and activations, and the steps of biases in the format of sums."""
+    lines = "%w: f32[24, 16] = weight\n%b: f32[24] = weight\n%y: f32[N, 24] = linear %x, %w, %b"
+    network = network_of(graphs.graph_of(lines, inputs="%x: f32[N, 16]"))
+    passes = "quantize{weights=i8, activations=u8} | place | calibrate | legalize"
+    network = network.apply(passes, data=inputs_of(network.graph, 32)[0])
+    stored = initializer_bytes(emit(network.graph, network.weights).SerializeToString())
+    zeros, steps, activations = 24, 4 * 24, 1
+    assert stored == static_cost(network.graph).weight_bytes + zeros + steps + activations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import nasc
@@ -9,11 +10,12 @@ import pytest
 import torch
 from nasc import rewriting
 from nasc.api import load_task
+from nasc.compiler.losses import default_loss
 from nasc.compiler.module import GraphModule
 from nasc.compiler.network import Network
 from nasc.compiler.passes import PassError
 from nasc.compiler.passes.train import SLOWER
-from nasc.compiler.training import default_loss, train
+from nasc.compiler.training import train
 from nasc.compiler.training_settings import TrainingSettings
 from nasc.ir import NascError, UsageError, text
 from support.digits import accuracy, rows, trained
@@ -210,10 +212,13 @@ def test_a_loss_that_is_none_is_refused() -> None:
         ("mse", "the loss is a str, expected a function"),
         (lambda output, labels: output, r"the loss gives a tensor \[8, 10\], expected one number"),
         (lambda output, labels: torch.zeros(()), "that does not depend on the outputs"),
-        (lambda output, labels: 3.0, "the loss gives a float, expected one number"),
+        (lambda output, labels: 3.0, "the loss gives a float, which has no gradients to train by"),
+        (lambda output, labels: (output * 1j).sum(), "the loss gives a complex number"),
+        (lambda output, labels: None, "the loss gives a NoneType, expected one number"),
     ):
         with pytest.raises(UsageError, match=said):
             made("train", loss=loss)
+    assert made("train{epochs=1}", loss=lambda output, labels: output.mul_(2).square().mean()), "it may work in place"
     with pytest.raises(NascError, match=r"test_train.py:\d+: error: ZeroDivisionError(.|\n)*while running the loss on"):
         made("train", loss=lambda output, labels: output.sum() / (1 // 0))
 
@@ -222,6 +227,32 @@ def test_training_that_makes_things_worse_is_told() -> None:
     said: list[str] = []
     made("train{epochs=2, learning_rate=10}", tell=said.append)
     assert said[0].endswith("it grew, so lower learning_rate")
+
+
+def test_training_that_recovers_only_in_part_is_told() -> None:
+    """The last of several epochs may be better than the first, and far worse than before."""
+    said: list[str] = []
+    made("train{epochs=2, learning_rate=3, distillation=0}", tell=said.append)
+    first, last, began = map(
+        float, re.findall(r"(\d[\d.e+-]*) in the first and (\S+) in the last; it began at (\S+):", said[0])[0]
+    )
+    assert last < first and last > 2 * began
+    made("train{epochs=2, distillation=0}", tell=said.append)
+    assert said[1].endswith("in the last")
+
+
+def test_a_batch_norm_does_not_train_on_one_sample() -> None:
+    torch.manual_seed(0)
+    network = nasc.lower(nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.Linear(8, 2)).eval(), torch.randn(4, 6))
+    x, y = torch.randn(9, 6), torch.arange(9) % 2
+    said = (
+        r"batch_norm %1 is trained on batches of one sample(.|\n)*Train on more samples at once \(samples, batch_size\)"
+    )
+    for options in ("samples=1", "batch_size=1"):
+        with pytest.raises(NascError, match=said):
+            network.apply(f"train{{{options}}}", train_data=(x, y))
+    assert network.apply("train{epochs=1, batch_size=2}", train_data=(x, y)).key != network.key
+    assert network.apply("fold-batch-norm | train{epochs=1, samples=1}", train_data=(x, y)).key
 
 
 def test_training_that_diverges_says_so() -> None:
