@@ -40,6 +40,7 @@ class Frame:
         device: where it runs.
         training: whether batch norms use and update running statistics (`torch.nn.BatchNorm1d`).
         quantize: how `quantize` ops round; by default as a runtime does, without gradients.
+        table: how ops of each kind run.
     """
 
     def __init__(
@@ -50,12 +51,14 @@ class Frame:
         device: torch.device | None = None,
         training: bool = False,
         quantize: Callable[[Op, Tensor], Tensor] | None = None,
+        table: Mapping[str, Kernel] = KERNELS,
     ) -> None:
         self.graph = graph
         self.device = device
         self.batch = batch
         self.training = training
         self.quantize = quantize or _as_runtime
+        self.table = table
 
     def length(self, value: Attribute) -> int:
         """A size attribute as a number."""
@@ -76,6 +79,7 @@ def run(
     training: bool = False,
     quantize: Callable[[Op, Tensor], Tensor] | None = None,
     observe: Callable[[str, Tensor], None] | None = None,
+    table: Mapping[str, Kernel] = KERNELS,
 ) -> tuple[Tensor, ...]:
     """Run a graph op by op, forgetting each value after its last reader.
 
@@ -86,6 +90,7 @@ def run(
         training: see `Frame`.
         quantize: see `Frame`.
         observe: called with the name and value of each result (calibration).
+        table: see `Frame`.
 
     Returns:
         The outputs in order.
@@ -95,7 +100,7 @@ def run(
         ExecutionError: a step that is not calibrated.
     """
     device = inputs[0].device if inputs else None
-    frame = Frame(graph, batch_of(graph, inputs), device=device, training=training, quantize=quantize)
+    frame = Frame(graph, batch_of(graph, inputs), device=device, training=training, quantize=quantize, table=table)
     known: dict[str, Tensor] = {i.name: t for i, t in zip(graph.inputs, inputs, strict=True)}
     for name, tensor in known.items() if observe else ():
         observe(name, tensor)  # pyright: ignore[reportOptionalCall]
@@ -211,7 +216,7 @@ def compute(frame: Frame, op: Op, inputs: list[Tensor]) -> Tensor | tuple[Tensor
     Raises:
         ExecutionError: torch cannot run it on these values.
     """
-    function = KERNELS.get(op.kind, raw)
+    function = frame.table.get(op.kind, raw)
     try:
         return function(frame, op, inputs)
     except (RuntimeError, ValueError, IndexError) as error:

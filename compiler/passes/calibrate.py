@@ -17,6 +17,7 @@ from ..network import Network
 from ..ranges import Range, average_range, entropy_range, percentile_range, whole_range
 from ..steps import affine_step, affine_steps, best_range, symmetric_steps
 from ..weights import Recipe, Rounded, rounded_once, tensor_digest
+from ..winograd import quick_kernels
 from .base import Context, Pass, register
 
 Method = Literal["minmax", "average", "percentile", "mse", "entropy"]
@@ -234,13 +235,14 @@ def observed(
                 ranges[name].append((float(ends[0]), float(ends[1])))
                 found[name].append(thinned(values, ends, kept // len(batches), len(found[name])))
 
-        kernels = {operand(op, "weight") for op in network.graph.ops if op.kind == "conv2d"}
+        of_maps = {operand(op, "weight") for op in network.graph.ops if op.kind == "conv2d"}
         stored = {op.name: network.weights.real(op.name) for op in network.graph.stored}
-        values = {name: channels_last(value) if name in kernels else value for name, value in stored.items()}
+        values = {name: channels_last(value) if name in of_maps else value for name, value in stored.items()}
         with torch.no_grad():
+            table = quick_kernels(network.graph, stored)
             for inputs in batches:
                 given = tuple(map(channels_last, inputs))
-                run(network.graph, values, given, quantize=lambda op, x: x, observe=observe)
+                run(network.graph, values, given, quantize=lambda op, x: x, observe=observe, table=table)
         memo.update({name: Seen(torch.cat(parts), tuple(ranges[name])) for name, parts in found.items()})
     return key, {name: memo[name] for name in names}
 
