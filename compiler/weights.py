@@ -25,7 +25,8 @@ def tensor_digest(tensor: Tensor) -> str:
     """SHA-256 (hex) of a tensor's format, shape and bytes."""
     digest = hashlib.sha256(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
     flat = tensor.detach().contiguous().cpu().reshape(-1)
-    digest.update(flat.view(torch.uint8).numpy().tobytes())
+    held: Any = flat.view(torch.uint8).numpy()
+    digest.update(held)
     return digest.hexdigest()
 
 
